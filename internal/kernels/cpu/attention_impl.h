@@ -1,0 +1,1 @@
+static const lyc_attention_table LYC_NAME(lyc_attention) = {.lanes = LYC_VL};

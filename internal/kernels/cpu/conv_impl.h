@@ -1,0 +1,1 @@
+static const lyc_conv_table LYC_NAME(lyc_conv) = {.lanes = LYC_VL};

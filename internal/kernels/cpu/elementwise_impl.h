@@ -1,0 +1,1 @@
+static const lyc_elementwise_table LYC_NAME(lyc_elementwise) = {.lanes = LYC_VL};

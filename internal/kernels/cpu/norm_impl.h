@@ -1,0 +1,1 @@
+static const lyc_norm_table LYC_NAME(lyc_norm) = {.lanes = LYC_VL};

@@ -1,0 +1,12 @@
+// The 16-lane kernels compiled for AVX2, where the compiler splits each vector in two: slow, and there to test the 16-lane layouts and
+// remainders on machines without AVX-512.
+#if defined(__x86_64__)
+#include <immintrin.h>
+#pragma GCC target("avx2,fma,f16c,bmi2")
+#pragma GCC diagnostic ignored "-Wpsabi" // no vector is passed in a call that is not inlined
+#define LYC_AVX2
+#define LYC_VL 16
+#define LYC_ISA "wide"
+#define LYC_NAME(x) x##_wide
+#include "kernels_impl.h"
+#endif
