@@ -1,0 +1,73 @@
+package graph
+
+// Grad builds the gradient of Σ outputs[i]·seeds[i] with respect to each node of wrt and returns one node each, nil where outputs don't depend on
+// it. Only branches that reach wrt are built: a frozen weight never costs a gradient, and nothing is built below the earliest node of wrt.
+//
+// Where several gradients meet in one node the later one takes the sum of the earlier into its own add operand if its op has one.
+func (g *Graph) Grad(outputs, seeds, wrt []*Node) []*Node {
+	reaches := make([]bool, len(g.nodes)) // depends on a node of wrt
+	for _, w := range wrt {
+		reaches[w.id] = true
+	}
+	forward := len(g.nodes)
+	for _, n := range g.nodes {
+		for _, in := range n.in {
+			if in != nil && reaches[in.id] {
+				reaches[n.id] = true
+			}
+		}
+	}
+	g.backward = true
+	defer func() { g.backward = false }()
+	grads := make([]*Node, forward)
+	for i, o := range outputs {
+		mustSame("gradient seed", o, seeds[i])
+		grads[o.id] = g.sum(grads[o.id], seeds[i], len(g.nodes))
+	}
+	for id := forward - 1; id >= 0; id-- {
+		n, dy := g.nodes[id], grads[id]
+		if dy == nil || !reaches[id] || isLeaf(n) {
+			continue
+		}
+		want := make([]bool, len(n.in))
+		any := false
+		for i, in := range n.in {
+			want[i] = in != nil && reaches[in.id]
+			any = any || want[i]
+		}
+		if !any {
+			continue
+		}
+		fresh := len(g.nodes)
+		for i, d := range n.op.grad(g, n, dy, want) {
+			if d != nil && i < len(want) && want[i] {
+				grads[n.in[i].id] = g.sum(grads[n.in[i].id], d, fresh)
+			}
+		}
+	}
+	result := make([]*Node, len(wrt))
+	for i, w := range wrt {
+		result[i] = grads[w.id]
+	}
+	return result
+}
+
+// sum adds d to the gradient known so far. A d built since node number fresh belongs to this sum alone and may take it as its add operand.
+func (g *Graph) sum(known, d *Node, fresh int) *Node {
+	if known == nil {
+		return d
+	}
+	if a, ok := d.op.(adder); ok && d.id >= fresh && known.id < d.id && d.in[a.addSlot()] == nil {
+		d.in[a.addSlot()] = known
+		return d
+	}
+	return g.Add(known, d)
+}
+
+// Accumulate adds value to the Grad of p in every run: the last node of a parameter's gradient.
+func (g *Graph) Accumulate(p *Param, value *Node) *Node {
+	must(value.Elems() == len(p.Grad) || p.Grad == nil, "accumulate %v into %s %v", value.shape, p.Name, p.Shape)
+	n := g.add(accumulate{p}, []int{0}, value)
+	n.backward = true
+	return n
+}

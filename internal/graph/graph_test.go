@@ -1,0 +1,225 @@
+package graph
+
+import (
+	"context"
+	"math"
+	"math/rand/v2"
+	"testing"
+
+	"lycoris/internal/kernels"
+	"lycoris/internal/kernels/ref"
+	"lycoris/internal/tensor"
+)
+
+// world makes leaves with fixed random values.
+type world struct {
+	b   kernels.Backend
+	r   *rand.Rand
+	g   *Graph
+	in  map[string][]float32
+	all []*Param
+}
+
+func newWorld() *world {
+	return &world{b: ref.Open(), r: rand.New(rand.NewPCG(1, 2)), g: &Graph{}, in: map[string][]float32{}}
+}
+
+func (w *world) values(n int) []float32 {
+	v := make([]float32, n)
+	for i := range v {
+		v[i] = float32(w.r.NormFloat64()) * 0.5
+	}
+	return v
+}
+
+func (w *world) input(name string, shape ...int) *Node {
+	w.in[name] = w.values(tensor.Elems(shape))
+	return w.g.Input(name, shape...)
+}
+
+func (w *world) weight(shape ...int) *Weight {
+	packed, err := w.b.Pack(tensor.FromFloat32(tensor.F32, shape, w.values(tensor.Elems(shape))))
+	if err != nil {
+		panic(err)
+	}
+	return &Weight{Name: "w", Shape: shape, Packed: packed}
+}
+
+func (w *world) vector(shape ...int) *Node {
+	return w.g.Vector(&Vector{Name: "v", Shape: shape, Data: w.values(tensor.Elems(shape))})
+}
+
+func (w *world) param(shape ...int) *Node {
+	n := tensor.Elems(shape)
+	p := &Param{Name: "p", Shape: shape, Value: w.values(n), Grad: make([]float32, n)}
+	w.all = append(w.all, p)
+	return w.g.Param(p)
+}
+
+// run sets the inputs, clears the gradients and runs.
+func (w *world) run(t *testing.T, p *Program) {
+	t.Helper()
+	for name, v := range w.in {
+		p.Set(name, v)
+	}
+	for _, q := range w.all {
+		clear(q.Grad)
+	}
+	if err := p.Run(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// block builds something with every op of the engine: x [2,4,4,8] to a loss [2].
+func block(w *world) (loss *Node, params []*Node) {
+	g := w.g
+	x := w.input("x", 2, 4, 4, 8)
+	emb := w.input("emb", 2, 8)
+	p1, p2, p3 := w.param(4, 8), w.param(8, 4), w.param(8, 8, 3, 3)
+	scale, row := w.param(1), w.param(8)
+	wl, wc, ws := w.weight(8, 8), w.weight(8, 8, 3, 3), w.weight(16, 16)
+	gamma, beta := w.vector(8), w.vector(8)
+	var h, skip *Node
+	g.Segment(func() {
+		n := g.GroupNorm(x, gamma, beta, 4, 1e-5, true)
+		h = g.Conv2d(n, wc, beta, g.Activate(emb, kernels.SiLU), x, ConvOptions{Pad: SamePad(1)})
+		down := g.MatMul(h, p1, MatMulOptions{TransB: true})
+		h = g.MatMul(down, p2, MatMulOptions{TransB: true, Alpha: 0.7, Add: g.Linear(h, wl, beta, nil)})
+		skip = h
+	})
+	g.Segment(func() {
+		t := g.LayerNorm(g.MulBlocks(h, row, 1), gamma, beta, 1e-5)
+		q := g.Linear(t, wl, nil, nil)
+		a := g.Attention(q, g.Linear(t, wl, beta, nil), t, 2, false)
+		h = g.Add(h, g.MulBlocks(a, scale, a.Elems()))
+	})
+	g.Segment(func() {
+		c := g.Linear(g.Concat(h, skip), ws, nil, nil)
+		e := g.GEGLU(c)
+		f := g.ConvFree(e, p3, nil, nil, h, ConvOptions{Stride: 2, Pad: [4]int{0, 0, 1, 1}})
+		u := g.Upsample(f)
+		h = g.Combine(u, 0.5, g.Permute(g.Reshape(h, 2, 16, 8), 0, 1, 2), 2)
+	})
+	loss = g.SquaredError(h, w.input("target", 2, 4, 4, 8))
+	return loss, []*Node{p1, p2, p3, scale, row}
+}
+
+// build compiles block with gradients; every parameter's gradient is accumulated.
+func build(t *testing.T, recompute, separate bool) (*world, *Program) {
+	t.Helper()
+	w := newWorld()
+	loss, params := block(w)
+	seed := w.input("seed", 2)
+	outputs := []*Node{loss}
+	for i, d := range w.g.Grad([]*Node{loss}, []*Node{seed}, params) {
+		if d == nil {
+			t.Fatalf("parameter %d has no gradient", i)
+		}
+		outputs = append(outputs, w.g.Accumulate(w.all[i], d))
+	}
+	plan := NewPlan(w.g, outputs, PlanOptions{Recompute: recompute})
+	bind := func() (*Program, error) { return plan.Bind(w.b, nil) }
+	if separate {
+		bind = func() (*Program, error) { return plan.BindSeparately(w.b) }
+	}
+	p, err := bind()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w, p
+}
+
+func TestGradientOfEveryOp(t *testing.T) {
+	w, p := build(t, false, false)
+	w.run(t, p)
+	value := func() float64 {
+		w.run(t, p)
+		l, seed := p.Output(0), w.in["seed"]
+		return float64(l[0])*float64(seed[0]) + float64(l[1])*float64(seed[1])
+	}
+	grads := make([][]float32, len(w.all))
+	for i, q := range w.all {
+		grads[i] = append([]float32(nil), q.Grad...)
+	}
+	const step = 4e-3 // central differences of float32 values: rounding 1e-7/step, curvature step²
+	for i, q := range w.all {
+		for _, j := range []int{0, len(q.Value) / 2, len(q.Value) - 1} {
+			old := q.Value[j]
+			q.Value[j] = old + step
+			up := value()
+			q.Value[j] = old - step
+			down := value()
+			q.Value[j] = old
+			want := (up - down) / (2 * step)
+			if got := float64(grads[i][j]); math.Abs(got-want) > 2e-3*math.Max(1, math.Abs(want)) {
+				t.Errorf("parameter %d element %d: gradient %g, differences give %g", i, j, got, want)
+			}
+		}
+	}
+}
+
+// The arena, recomputation and one allocation per buffer are three ways to the same bytes.
+func TestMemoryModesAgree(t *testing.T) {
+	w, p := build(t, false, false)
+	w.run(t, p)
+	for _, mode := range []struct {
+		name                string
+		recompute, separate bool
+	}{{"recompute", true, false}, {"separate", false, true}, {"recompute separate", true, true}} {
+		w2, p2 := build(t, mode.recompute, mode.separate)
+		for range 2 {
+			w2.run(t, p2)
+		}
+		for i, q := range w.all {
+			for j, want := range q.Grad {
+				if got := w2.all[i].Grad[j]; got != want {
+					t.Fatalf("%s: gradient of parameter %d, element %d: %g, want %g", mode.name, i, j, got, want)
+				}
+			}
+		}
+		if mode.recompute && !mode.separate {
+			if p2.plan.floats >= p.plan.floats || p2.plan.Steps() <= p.plan.Steps() {
+				t.Errorf("recomputation: %d floats in %d steps, without %d in %d", p2.plan.floats, p2.plan.Steps(), p.plan.floats, p.plan.Steps())
+			}
+		}
+	}
+}
+
+func TestBuffersThatLiveTogetherDontOverlap(t *testing.T) {
+	_, p := build(t, false, false)
+	all := p.plan.buffers
+	for i, a := range all {
+		for _, b := range all[:i] {
+			if a.first <= b.last && b.first <= a.last && a.offset < b.offset+b.size && b.offset < a.offset+a.size {
+				t.Errorf("buffers [%d,%d) of steps %d–%d and [%d,%d) of steps %d–%d overlap", a.offset, a.offset+a.size, a.first, a.last,
+					b.offset, b.offset+b.size, b.first, b.last)
+			}
+		}
+	}
+}
+
+func TestFrozenBranchesHaveNoGradient(t *testing.T) {
+	w := newWorld()
+	g := w.g
+	x := w.input("x", 2, 8)
+	frozen := g.Linear(x, w.weight(8, 8), nil, nil)
+	p := w.param(8, 8)
+	loss := g.SquaredError(g.MatMul(frozen, p, MatMulOptions{}), w.input("target", 2, 8))
+	before := len(g.nodes)
+	g.Grad([]*Node{loss}, []*Node{w.input("seed", 2)}, []*Node{p})
+	for _, n := range g.nodes[before:] {
+		if _, ok := n.op.(linearGrad); ok {
+			t.Error("the gradient of a frozen layer below the first parameter was built")
+		}
+	}
+}
+
+func TestRunStops(t *testing.T) {
+	w, p := build(t, false, false)
+	ctx, cancel := context.WithCancelCause(context.Background())
+	cancel(context.Canceled)
+	if err := p.Run(ctx); err != context.Canceled {
+		t.Errorf("got %v", err)
+	}
+	_ = w
+}
