@@ -66,6 +66,7 @@ def write(path: pathlib.Path, tensors: dict[str, torch.Tensor], metadata: dict[s
     """Writes a safetensors file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file({k: v.detach().clone().contiguous() for k, v in tensors.items()}, path, metadata)
+    path.chmod(0o644)
 
 
 def write_json(path: pathlib.Path, value) -> None:
