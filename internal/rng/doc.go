@@ -1,0 +1,2 @@
+// Package rng makes random numbers that depend on an address only.
+package rng
