@@ -1,0 +1,70 @@
+package optim
+
+import (
+	"slices"
+
+	"lycoris/internal/fault"
+)
+
+// Array is a named float32 array on the host.
+type Array struct {
+	Name string
+	Data []float32
+}
+
+// State is what an optimizer remembers between steps, for a checkpoint. Restoring it is exact.
+type State struct {
+	Steps  int     // updates made
+	Arrays []Array // "m/<parameter>" and "v/<parameter>" for each parameter, in order
+}
+
+// State returns a copy of the optimizer's memory.
+func (o *AdamW) State() State {
+	s := State{Steps: o.step}
+	for _, p := range Params(o.groups) {
+		for _, moment := range o.moments(p) {
+			data := make([]float32, len(moment.Data))
+			o.backend.Download(data, moment.Data)
+			s.Arrays = append(s.Arrays, Array{moment.Name, data})
+		}
+	}
+	return s
+}
+
+// Restore puts s back. The order of its arrays doesn't matter; their names and lengths must be those of the optimizer's parameters. On an error,
+// of kind fault.Resume, nothing has changed.
+func (o *AdamW) Restore(s State) error {
+	given := map[string][]float32{}
+	for _, a := range s.Arrays {
+		given[a.Name] = a.Data
+	}
+	var moments []Array
+	for _, p := range Params(o.groups) {
+		moments = append(moments, o.moments(p)...)
+	}
+	for _, moment := range moments {
+		data, ok := given[moment.Name]
+		if !ok {
+			return fault.New(fault.Resume, "", "the optimizer state has no array %q", moment.Name)
+		}
+		if len(data) != len(moment.Data) {
+			return fault.New(fault.Resume, "", "the optimizer state's array %q has %d numbers, want %d", moment.Name, len(data), len(moment.Data))
+		}
+	}
+	if len(given) != len(moments) {
+		extra := slices.IndexFunc(s.Arrays, func(a Array) bool {
+			return !slices.ContainsFunc(moments, func(m Array) bool { return m.Name == a.Name })
+		})
+		return fault.New(fault.Resume, "", "the optimizer state has an array %q that no trained parameter owns", s.Arrays[extra].Name)
+	}
+	for _, moment := range moments {
+		o.backend.Upload(moment.Data, given[moment.Name])
+	}
+	o.step = s.Steps
+	return nil
+}
+
+// moments names p's moments.
+func (o *AdamW) moments(p *Param) []Array {
+	return []Array{{"m/" + p.Name, p.M}, {"v/" + p.Name, p.V}}
+}
