@@ -78,6 +78,11 @@ func convSize(x *Node, kernel []int, opt ConvOptions) kernels.Conv {
 	return c
 }
 
+func checkExtra(c kernels.Conv, perItem, add *Node) {
+	must(perItem == nil || perItem.Elems() == c.N*c.O, "convolution to %v: per item %v", convShape(c), perItem)
+	must(add == nil || add.Elems() == c.Rows()*c.O, "convolution to %v: add %v", convShape(c), add)
+}
+
 func convShape(c kernels.Conv) []int { return []int{c.N, c.OH, c.OW, c.O} }
 
 // Conv2d returns the convolution of x [N,H,W,C] with a frozen w [O,C,kh,kw] + bias [O] + perItem [N,O] + add: shape [N,OH,OW,O]. The last
@@ -91,6 +96,7 @@ func (g *Graph) Conv2d(x *Node, w *Weight, bias, perItem, add *Node, opt ConvOpt
 		return g.Linear(x, w, bias, add)
 	}
 	c := convSize(x, kernel, opt)
+	checkExtra(c, perItem, add)
 	return g.add(conv{w, c}, convShape(c), x, bias, perItem, add)
 }
 
@@ -150,6 +156,7 @@ func (o convGrad) grad(*Graph, *Node, *Node, []bool) []*Node { panic("graph: sec
 // ConvFree is [Graph.Conv2d] for a kernel that is a node: w [O,C,kh,kw], row-major.
 func (g *Graph) ConvFree(x, w, bias, perItem, add *Node, opt ConvOptions) *Node {
 	c := convSize(x, w.shape, opt)
+	checkExtra(c, perItem, add)
 	return g.add(convFree{c}, convShape(c), x, w, bias, perItem, add)
 }
 

@@ -1,0 +1,58 @@
+package algos
+
+import (
+	"hash/fnv"
+
+	"lycoris/internal/graph"
+	"lycoris/internal/nn"
+	"lycoris/internal/rng"
+)
+
+// SeedInput is the program input that drives neuron dropout: two words of random bits and a switch (kernels.Backend.Dropout).
+const SeedInput = "dropout seed"
+
+// rowMaskInput names the input of a target's row mask.
+func rowMaskInput(t Target) string { return "row mask " + t.Name }
+
+// dropsRows reports whether o needs a row mask.
+func (o Options) dropsRows() bool { return o.RankDropout > 0 || o.ModuleDropout > 0 }
+
+// stepInputs returns the inputs that o's dropouts need for t. The mask has one element per output row of the change: 1 keeps it. Rows are kept with
+// probability 1 - RankDropout and, as upstream by default, not rescaled; with probability ModuleDropout all are dropped. Neuron dropout needs
+// [SeedInput], which the trainer fills once for all layers.
+func (o Options) stepInputs(t Target) []StepInput {
+	if !o.dropsRows() {
+		return nil
+	}
+	fill := func(dst []float32, s *rng.Stream) {
+		whole := float32(1)
+		if o.ModuleDropout > 0 && s.Float64() < o.ModuleDropout {
+			whole = 0
+		}
+		for i := range dst {
+			dst[i] = whole
+			if o.RankDropout > 0 && s.Float64() <= o.RankDropout {
+				dst[i] = 0
+			}
+		}
+	}
+	return []StepInput{{Name: rowMaskInput(t), Size: t.Out(), Fill: fill}}
+}
+
+// maskRows applies the row mask to a matrix [O,R] whose rows are those of the change.
+func (o Options) maskRows(b *nn.Builder, t Target, m *graph.Node) *graph.Node {
+	if !o.dropsRows() {
+		return m
+	}
+	return b.G.MulBlocks(m, b.Input(rowMaskInput(t), t.Out()), m.Elems()/t.Out())
+}
+
+// addDelta returns base + delta, delta through neuron dropout.
+func (o Options) addDelta(b *nn.Builder, t Target, base, delta *graph.Node) *graph.Node {
+	if o.NeuronDropout > 0 {
+		salt := fnv.New64a()
+		salt.Write([]byte(t.Path))
+		delta = b.G.Dropout(delta, b.Input(SeedInput, 3), salt.Sum64(), float32(o.NeuronDropout))
+	}
+	return b.G.Add(base, delta)
+}
