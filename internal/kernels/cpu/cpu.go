@@ -11,7 +11,7 @@
 // pool.h the threads.
 package cpu
 
-// #cgo CFLAGS: -O3 -std=gnu11 -pthread
+// #cgo CFLAGS: -O3 -std=gnu11 -pthread -Wno-psabi
 // #cgo LDFLAGS: -lm -lpthread
 // #include <stdlib.h>
 // #include "kernels.h"
@@ -35,10 +35,11 @@ type Options struct {
 
 // Backend is the CPU engine. It implements kernels.Backend.
 type Backend struct {
-	c      *C.lyc_cpu
-	isa    string
-	direct bool
-	blocks map[*float32]C.size_t // what Alloc gave out, with the mapped size
+	c       *C.lyc_cpu
+	isa     string
+	direct  bool
+	blocks  map[*float32]C.size_t // what Alloc gave out, with the mapped size
+	weights map[*weight]struct{}  // what Pack gave out
 }
 
 // isas lists the instruction sets in order of preference; "wide" is chosen by name only.
@@ -85,15 +86,19 @@ func Open(o Options) (*Backend, error) {
 	}
 	c := (*C.lyc_cpu)(C.calloc(1, C.size_t(unsafe.Sizeof(C.lyc_cpu{}))))
 	c.kernels, c.pool = k, pool
-	return &Backend{c: c, isa: isa, direct: o.DirectConv, blocks: map[*float32]C.size_t{}}, nil
+	return &Backend{c: c, isa: isa, direct: o.DirectConv, blocks: map[*float32]C.size_t{}, weights: map[*weight]struct{}{}}, nil
 }
 
-// Close ends the threads and frees all memory that is still allocated, Alloc's included. The Backend must not be used after.
+// Close ends the threads and frees all memory that is still allocated, by Alloc and Pack too. The Backend must not be used after.
 func (b *Backend) Close() {
 	for p, size := range b.blocks {
 		C.lyc_unmap(unsafe.Pointer(p), size)
 	}
-	b.blocks = nil
+	for w := range b.weights {
+		C.lyc_unmap(w.c.data, C.size_t(w.bytes))
+		w.c.data = nil
+	}
+	b.blocks, b.weights = nil, nil
 	C.lyc_pool_close(b.c.pool)
 	C.free(unsafe.Pointer(b.c))
 	b.c = nil

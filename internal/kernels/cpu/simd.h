@@ -104,3 +104,67 @@ LYC_INLINE vf v_exp(vf x) {
     vf e = (vf)((vu)p + ((vu)t << 23));
     return (vf)((vi)e & ~(vi)(x < -87.3f));
 }
+
+// v_transpose turns LYC_VL vectors, the rows of a square, into its columns: blocks of half the size are exchanged, then quarters, and so on.
+#if defined(__clang__)
+#define LYC_SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define LYC_SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (vi){__VA_ARGS__})
+#endif
+#if LYC_VL == 4
+LYC_INLINE void v_exchange1(vf *a, vf *b) {
+    vf x = *a, y = *b;
+    *a = LYC_SHUFFLE(x, y, 0, 4, 2, 6), *b = LYC_SHUFFLE(x, y, 1, 5, 3, 7);
+}
+LYC_INLINE void v_exchange2(vf *a, vf *b) {
+    vf x = *a, y = *b;
+    *a = LYC_SHUFFLE(x, y, 0, 1, 4, 5), *b = LYC_SHUFFLE(x, y, 2, 3, 6, 7);
+}
+#elif LYC_VL == 8
+LYC_INLINE void v_exchange1(vf *a, vf *b) {
+    vf x = *a, y = *b;
+    *a = LYC_SHUFFLE(x, y, 0, 8, 2, 10, 4, 12, 6, 14), *b = LYC_SHUFFLE(x, y, 1, 9, 3, 11, 5, 13, 7, 15);
+}
+LYC_INLINE void v_exchange2(vf *a, vf *b) {
+    vf x = *a, y = *b;
+    *a = LYC_SHUFFLE(x, y, 0, 1, 8, 9, 4, 5, 12, 13), *b = LYC_SHUFFLE(x, y, 2, 3, 10, 11, 6, 7, 14, 15);
+}
+LYC_INLINE void v_exchange4(vf *a, vf *b) {
+    vf x = *a, y = *b;
+    *a = LYC_SHUFFLE(x, y, 0, 1, 2, 3, 8, 9, 10, 11), *b = LYC_SHUFFLE(x, y, 4, 5, 6, 7, 12, 13, 14, 15);
+}
+#else
+LYC_INLINE void v_exchange1(vf *a, vf *b) {
+    vf x = *a, y = *b;
+    *a = LYC_SHUFFLE(x, y, 0, 16, 2, 18, 4, 20, 6, 22, 8, 24, 10, 26, 12, 28, 14, 30);
+    *b = LYC_SHUFFLE(x, y, 1, 17, 3, 19, 5, 21, 7, 23, 9, 25, 11, 27, 13, 29, 15, 31);
+}
+LYC_INLINE void v_exchange2(vf *a, vf *b) {
+    vf x = *a, y = *b;
+    *a = LYC_SHUFFLE(x, y, 0, 1, 16, 17, 4, 5, 20, 21, 8, 9, 24, 25, 12, 13, 28, 29);
+    *b = LYC_SHUFFLE(x, y, 2, 3, 18, 19, 6, 7, 22, 23, 10, 11, 26, 27, 14, 15, 30, 31);
+}
+LYC_INLINE void v_exchange4(vf *a, vf *b) {
+    vf x = *a, y = *b;
+    *a = LYC_SHUFFLE(x, y, 0, 1, 2, 3, 16, 17, 18, 19, 8, 9, 10, 11, 24, 25, 26, 27);
+    *b = LYC_SHUFFLE(x, y, 4, 5, 6, 7, 20, 21, 22, 23, 12, 13, 14, 15, 28, 29, 30, 31);
+}
+LYC_INLINE void v_exchange8(vf *a, vf *b) {
+    vf x = *a, y = *b;
+    *a = LYC_SHUFFLE(x, y, 0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23);
+    *b = LYC_SHUFFLE(x, y, 8, 9, 10, 11, 12, 13, 14, 15, 24, 25, 26, 27, 28, 29, 30, 31);
+}
+#endif
+LYC_INLINE void v_transpose(vf r[LYC_VL]) {
+#if LYC_VL == 16
+    LYC_UNROLL for (int i = 0; i < 8; i++) v_exchange8(r + i, r + i + 8);
+#endif
+#if LYC_VL >= 8
+    LYC_UNROLL for (int i = 0; i < LYC_VL; i++)
+        if (!(i & 4)) v_exchange4(r + i, r + i + 4);
+#endif
+    LYC_UNROLL for (int i = 0; i < LYC_VL; i++)
+        if (!(i & 2)) v_exchange2(r + i, r + i + 2);
+    LYC_UNROLL for (int i = 0; i < LYC_VL; i++)
+        if (!(i & 1)) v_exchange1(r + i, r + i + 1);
+}

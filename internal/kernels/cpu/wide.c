@@ -3,7 +3,6 @@
 #if defined(__x86_64__)
 #include <immintrin.h>
 #pragma GCC target("avx2,fma,f16c,bmi2")
-#pragma GCC diagnostic ignored "-Wpsabi" // no vector is passed in a call that is not inlined
 #define LYC_AVX2
 #define LYC_VL 16
 #define LYC_ISA "wide"

@@ -1,0 +1,89 @@
+//go:build cgo
+
+package cpu
+
+// #include "kernels.h"
+import "C"
+
+import (
+	"fmt"
+
+	"lycoris/internal/kernels"
+)
+
+// Linear writes y [M,O] = x [M,I]·Wᵀ + epilogue (kernels.Backend). e.Add may be y.
+func (b *Backend) Linear(y, x []float32, w kernels.Weight, m int, e kernels.Epilogue) {
+	v := mustWeight("Linear", w)
+	out, in := int(v.c.out), int(v.c.in)*int(v.c.taps)
+	if v.c.taps != 1 {
+		panic(fmt.Sprintf("cpu: Linear: weight has shape %v", v.shape))
+	}
+	mustLen("Linear", "y", y, m*out)
+	mustLen("Linear", "x", x, m*in)
+	ep := epilogue("Linear", e, m, out)
+	if m == 0 {
+		return
+	}
+	b.reserveBytes(C.lyc_linear_scratch(b.c))
+	C.lyc_linear(b.c, ptr(y), ptr(x), v.c, C.int64_t(m), ep)
+}
+
+// LinearGrad writes dx [M,I] = dy [M,O]·W + add; add may be dx.
+func (b *Backend) LinearGrad(dx, dy []float32, w kernels.Weight, m int, add []float32) {
+	v := mustWeight("LinearGrad", w)
+	out, in := int(v.c.out), int(v.c.in)
+	if v.c.taps != 1 {
+		panic(fmt.Sprintf("cpu: LinearGrad: weight has shape %v", v.shape))
+	}
+	mustLen("LinearGrad", "dx", dx, m*in)
+	mustLen("LinearGrad", "dy", dy, m*out)
+	mustLenOrNil("LinearGrad", "add", add, m*in)
+	if m == 0 {
+		return
+	}
+	b.reserveBytes(C.lyc_linear_scratch(b.c))
+	C.lyc_linear_grad(b.c, ptr(dx), ptr(dy), v.c, C.int64_t(m), ptr(add))
+}
+
+// MatMul writes c[b] = alpha·op(a[b])·op(b[b]) + add (kernels.MatMul has the layouts); add may be c.
+func (b *Backend) MatMul(c, x, y, add []float32, s kernels.MatMul) {
+	mustLen("MatMul", "c", c, s.Batch*s.M*s.N)
+	mustLen("MatMul", "a", x, max(0, (s.Batch-1)*s.StrideA+s.M*s.K))
+	mustLen("MatMul", "b", y, max(0, (s.Batch-1)*s.StrideB+s.K*s.N))
+	mustLenOrNil("MatMul", "add", add, len(c))
+	if len(c) == 0 {
+		return
+	}
+	size := matmulSize(s)
+	b.reserveBytes(C.lyc_matmul_scratch(b.c, size))
+	C.lyc_matmul(b.c, ptr(c), ptr(x), ptr(y), ptr(add), size)
+}
+
+func matmulSize(s kernels.MatMul) C.lyc_matmul_size {
+	return C.lyc_matmul_size{batch: C.int64_t(s.Batch), m: C.int64_t(s.M), n: C.int64_t(s.N), k: C.int64_t(s.K),
+		stride_a: C.int64_t(s.StrideA), stride_b: C.int64_t(s.StrideB), trans_a: flag(s.TransA), trans_b: flag(s.TransB), alpha: C.float(s.Alpha)}
+}
+
+// epilogue checks e for an output of m rows of n columns.
+func epilogue(op string, e kernels.Epilogue, m, n int) C.lyc_epilogue {
+	mustLenOrNil(op, "bias", e.Bias, n)
+	mustLenOrNil(op, "add", e.Add, m*n)
+	ep := C.lyc_epilogue{bias: ptr(e.Bias), per_item: ptr(e.PerItem), add: ptr(e.Add), item_rows: C.int64_t(m)}
+	if e.PerItem != nil {
+		items := len(e.PerItem) / n
+		if items == 0 || len(e.PerItem) != items*n || m%items != 0 {
+			panic(fmt.Sprintf("cpu: %s: len(perItem) = %d does not divide %d rows of %d", op, len(e.PerItem), m, n))
+		}
+		ep.item_rows = C.int64_t(m / items)
+	}
+	return ep
+}
+
+func flag(b bool) C.int32_t {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func (b *Backend) reserveBytes(s C.lyc_bytes) { b.reserve(int64(s.shared), int64(s.per_thread)) }

@@ -1,0 +1,280 @@
+// Winograd's F(4×4,3×3): 36 products make 16 outputs of a 3×3 convolution instead of 144 (Lavin and Gray, 2016, section 4.3).
+//
+//     Y = Aᵀ [ (G g Gᵀ) ⊙ (Bᵀ d B) ] A
+//
+// with d a 6×6 input tile that overlaps its neighbours by 2 and points 0, ±a, ±b, ∞; a = 3/4, b = 3/2 give a quarter of the error of the usual
+// 1 and 2. Tiles are handled in blocks, for which the transformed input V[36][tile][c] fits the shared scratch. Then each task takes a group of output
+// panels and a range of tiles, transforms the weights of 64 or so outputs and some hundred inputs into its own U[36][panel][c][NR],
+// multiplies 36 times into its own M[36][tile][outputs] and transforms that to outputs.
+
+#define WA 0.75f
+#define WB 1.5f
+#define WA2 (WA * WA)
+#define WB2 (WB * WB)
+#define WNA (2 * WA2 * (WA2 - WB2))
+#define WNB (2 * WB2 * (WB2 - WA2))
+
+// The one-dimensional transforms: Bᵀ, Aᵀ and G applied to vectors d[0], d[s], d[2s], ... .
+LYC_INLINE void wino_input(const vf *d, int s, vf *o, int so) {
+    vf d0 = d[0], d1 = d[s], d2 = d[2 * s], d3 = d[3 * s], d4 = d[4 * s], d5 = d[5 * s];
+    o[0] = (WA2 * WB2) * d0 - (WA2 + WB2) * d2 + d4;
+    vf t = d4 - WB2 * d2, u = WA * d3 - (WA * WB2) * d1;
+    o[so] = t + u, o[2 * so] = t - u;
+    t = d4 - WA2 * d2, u = WB * d3 - (WA2 * WB) * d1;
+    o[3 * so] = t + u, o[4 * so] = t - u;
+    o[5 * so] = (WA2 * WB2) * d1 - (WA2 + WB2) * d3 + d5;
+}
+LYC_INLINE void wino_output(const vf *m, int s, vf *o, int so) {
+    vf a = m[s] + m[2 * s], b = m[s] - m[2 * s], c = m[3 * s] + m[4 * s], d = m[3 * s] - m[4 * s];
+    o[0] = m[0] + a + c;
+    o[so] = WA * b + WB * d;
+    o[2 * so] = WA2 * a + WB2 * c;
+    o[3 * so] = (WA * WA2) * b + (WB * WB2) * d + m[5 * s];
+}
+LYC_INLINE void wino_weight(vf g0, vf g1, vf g2, vf *o, int so) {
+    o[0] = (1 / (WA2 * WB2)) * g0;
+    vf a = (1 / WNA) * g0 + (WA2 / WNA) * g2, b = (WA / WNA) * g1;
+    o[so] = a + b, o[2 * so] = a - b;
+    vf c = (1 / WNB) * g0 + (WB2 / WNB) * g2, d = (WB / WNB) * g1;
+    o[3 * so] = c + d, o[4 * so] = c - d;
+    o[5 * so] = g2;
+}
+
+enum {
+    WINO_TILES = 512, // tiles of a block at most
+    WINO_OUT = 64,    // outputs of a group at most
+    WINO_IN = 320,    // inputs of a block of weights at most
+    WINO_PAD = 48,    // floats between the 36 matrices: strides that are powers of two would put them on the same cache sets
+};
+
+typedef struct {
+    const lyc_cpu *e;
+    lyc_weight w;
+    int backward;            // the gradient: weights rotated and transposed
+    int64_t n, ih, iw, c;    // input [n,ih,iw,c] as stored
+    int64_t h, wd, o;        // output [n,h,wd,o], before it is halved
+    int double_in, halve_out; // input doubled by nearest neighbour, output summed over squares of 2×2
+    const float *x;
+    float *y;
+    lyc_epilogue ep;
+    int64_t th, tw, tiles;                // tiles of an item: rows, columns; of all items
+    int64_t t0, t1;                       // the block of tiles
+    int64_t cp, vs;                       // channels rounded up to whole vectors, stride of V
+    float *v;
+    int64_t panels, groups, ranges, range; // groups of panels, ranges of tiles
+} wino_job;
+
+// winograd_fits reports whether s goes this way; k is the number of channels that are summed.
+static int winograd_fits(const lyc_conv_size *s, int64_t k) {
+    int up = s->upsample ? 1 : 0;
+    return !s->direct && s->kh == 3 && s->kw == 3 && s->stride == 1 && s->pad_t == 1 && s->pad_l == 1 && s->oh == s->h << up &&
+           s->ow == s->w << up && k >= 16;
+}
+
+static int64_t wino_tiles(const lyc_conv_size *s) { return s->n * ((s->oh + 3) / 4) * ((s->ow + 3) / 4); }
+
+// The number of tiles of a block: all, or equal parts of at most WINO_TILES.
+static int64_t wino_block(int64_t tiles) {
+    int64_t blocks = (tiles + WINO_TILES - 1) / WINO_TILES;
+    return (tiles + blocks - 1) / blocks;
+}
+
+static int64_t wino_padded(int64_t c) { return (c + LYC_VL - 1) / LYC_VL * LYC_VL; }
+
+static lyc_bytes winograd_scratch(const lyc_conv_size *s, int64_t c, int64_t o) {
+    int64_t t = wino_block(wino_tiles(s)), cb = c < WINO_IN ? c : WINO_IN;
+    int64_t ob = (o + NR - 1) / NR * NR;
+    if (ob > WINO_OUT) ob = WINO_OUT;
+    return (lyc_bytes){4 * 36 * (t * wino_padded(c) + WINO_PAD), 4 * 36 * (cb * ob + t * ob + 2 * WINO_PAD)};
+}
+
+// Input tiles [begin,end) of the block to V.
+static void wino_inputs(void *arg, int64_t begin, int64_t end, int thread) {
+    (void)thread;
+    wino_job *j = arg;
+    int up = j->double_in ? 1 : 0;
+    for (int64_t i = begin; i < end; i++) {
+        int64_t t = j->t0 + i, item = t / (j->th * j->tw);
+        int64_t ty = t / j->tw % j->th * 4 - 1, tx = t % j->tw * 4 - 1;
+        const float *at[36];
+        for (int r = 0; r < 6; r++)
+            for (int s = 0; s < 6; s++) {
+                int64_t y = ty + r, x = tx + s;
+                int inside = y >= 0 && x >= 0 && y < j->h && x < j->wd;
+                at[r * 6 + s] = inside ? j->x + ((item * j->ih + (y >> up)) * j->iw + (x >> up)) * j->c : 0;
+            }
+        for (int64_t c = 0; c < j->cp; c += LYC_VL) {
+            vf d[36], q[36];
+            if (c + LYC_VL <= j->c)
+                for (int k = 0; k < 36; k++) d[k] = at[k] ? v_load(at[k] + c) : v_zero();
+            else
+                for (int k = 0; k < 36; k++) d[k] = at[k] ? v_load_n(at[k] + c, j->c - c) : v_zero();
+            LYC_UNROLL for (int s = 0; s < 6; s++) wino_input(d + s, 6, q + s, 6);
+            float *dst = j->v + i * j->cp + c;
+            LYC_UNROLL for (int r = 0; r < 6; r++) {
+                vf o[6];
+                wino_input(q + r * 6, 1, o, 1);
+                LYC_UNROLL for (int s = 0; s < 6; s++) v_store(dst + (r * 6 + s) * j->vs, o[s]);
+            }
+        }
+    }
+}
+
+// One vector of kernels, 9 taps, to the 36 matrices.
+LYC_INLINE void wino_store_weight(const vf g[9], float *u, int64_t us) {
+    vf q[18];
+    LYC_UNROLL for (int s = 0; s < 3; s++) wino_weight(g[s], g[3 + s], g[6 + s], q + s, 3);
+    LYC_UNROLL for (int r = 0; r < 6; r++) {
+        vf o[6];
+        wino_weight(q[r * 3], q[r * 3 + 1], q[r * 3 + 2], o, 1);
+        LYC_UNROLL for (int s = 0; s < 6; s++) v_store(u + (r * 6 + s) * us, o[s]);
+    }
+}
+
+// Weights of panels [p,p+np), inputs [c0,c0+cb) to u[36][np][cb][NR].
+LYC_INLINE void wino_weights_as(const int dtype, const wino_job *j, int64_t p, int64_t np, int64_t c0, int64_t cb, float *u, int64_t us) {
+    for (int64_t k = 0; k < np; k++)
+        for (int64_t c = 0; c < cb; c++)
+            for (int h = 0; h < NR; h += LYC_VL) {
+                vf g[9];
+                int64_t at = ((p + k) * j->w.in + c0 + c) * 9 * NR + h;
+                LYC_UNROLL for (int t = 0; t < 9; t++) g[t] = load_weight(j->w.data, at + t * NR, dtype);
+                wino_store_weight(g, u + (k * cb + c) * NR + h, us);
+            }
+}
+
+// The same for the gradient: the rows are the weight's outputs, the columns its inputs, the taps run backwards.
+LYC_INLINE void wino_weights_grad_as(const int dtype, const wino_job *j, int64_t p, int64_t np, int64_t c0, int64_t cb, float *u, int64_t us) {
+    vf g[LYC_VL][9];
+    for (int64_t k = 0; k < np; k++)
+        for (int h = 0; h < NR; h += LYC_VL) {
+            int64_t in = (p + k) * NR + h; // first input of this vector
+            for (int64_t o = c0 / LYC_VL * LYC_VL; o < c0 + cb; o += LYC_VL) {
+                int64_t at = (o / NR * j->w.in + in) * 9 * NR + o % NR;
+                for (int t = 0; t < 9; t++) {
+                    vf r[LYC_VL];
+                    LYC_UNROLL for (int i = 0; i < LYC_VL; i++)
+                        r[i] = in + i < j->w.in ? load_weight(j->w.data, at + (i * 9 + t) * NR, dtype) : v_zero();
+                    v_transpose(r);
+                    LYC_UNROLL for (int i = 0; i < LYC_VL; i++) g[i][8 - t] = r[i];
+                }
+                for (int i = 0; i < LYC_VL; i++)
+                    if (o + i >= c0 && o + i < c0 + cb) wino_store_weight(g[i], u + (k * cb + o + i - c0) * NR + h, us);
+            }
+        }
+}
+
+static void wino_weights(const wino_job *j, int64_t p, int64_t np, int64_t c0, int64_t cb, float *u, int64_t us) {
+    if (j->backward) switch (j->w.dtype) {
+        case LYC_F32: wino_weights_grad_as(LYC_F32, j, p, np, c0, cb, u, us); break;
+        case LYC_F16: wino_weights_grad_as(LYC_F16, j, p, np, c0, cb, u, us); break;
+        default: wino_weights_grad_as(LYC_BF16, j, p, np, c0, cb, u, us);
+    } else switch (j->w.dtype) {
+        case LYC_F32: wino_weights_as(LYC_F32, j, p, np, c0, cb, u, us); break;
+        case LYC_F16: wino_weights_as(LYC_F16, j, p, np, c0, cb, u, us); break;
+        default: wino_weights_as(LYC_BF16, j, p, np, c0, cb, u, us);
+    }
+}
+
+// wino_write stores one vector of n <= LYC_VL outputs with what is added.
+LYC_INLINE void wino_write(const wino_job *j, int64_t item, int64_t pixel, int64_t o, int64_t n, vf x) {
+    int64_t at = pixel * j->o + o;
+    if (n >= LYC_VL) {
+        if (j->ep.bias) x += v_load(j->ep.bias + o);
+        if (j->ep.per_item) x += v_load(j->ep.per_item + item * j->o + o);
+        if (j->ep.add) x += v_load(j->ep.add + at);
+        v_store(j->y + at, x);
+        return;
+    }
+    if (j->ep.bias) x += v_load_n(j->ep.bias + o, n);
+    if (j->ep.per_item) x += v_load_n(j->ep.per_item + item * j->o + o, n);
+    if (j->ep.add) x += v_load_n(j->ep.add + at, n);
+    v_store_n(j->y + at, x, n);
+}
+
+// Products of tiles [i0,i1) of the block, outputs [o0,o0+ob), to the output.
+static void wino_outputs(const wino_job *j, int64_t i0, int64_t i1, int64_t o0, int64_t ob, const float *m, int64_t ms) {
+    for (int64_t i = i0; i < i1; i++) {
+        int64_t t = j->t0 + i, item = t / (j->th * j->tw), ty = t / j->tw % j->th * 4, tx = t % j->tw * 4;
+        for (int64_t k = 0; k < ob && o0 + k < j->o; k += LYC_VL) {
+            vf d[36], q[24], y[16];
+            LYC_UNROLL for (int xi = 0; xi < 36; xi++) d[xi] = v_load(m + xi * ms + (i - i0) * ob + k);
+            LYC_UNROLL for (int s = 0; s < 6; s++) wino_output(d + s, 6, q + s, 6);
+            LYC_UNROLL for (int r = 0; r < 4; r++) wino_output(q + r * 6, 1, y + r * 4, 1);
+            int64_t n = j->o - o0 - k;
+            if (!j->halve_out) {
+                for (int r = 0; r < 4 && ty + r < j->h; r++)
+                    for (int s = 0; s < 4 && tx + s < j->wd; s++)
+                        wino_write(j, item, (item * j->h + ty + r) * j->wd + tx + s, o0 + k, n, y[r * 4 + s]);
+            } else {
+                for (int r = 0; r < 4 && ty + r < j->h; r += 2)
+                    for (int s = 0; s < 4 && tx + s < j->wd; s += 2)
+                        wino_write(j, item, (item * (j->h / 2) + (ty + r) / 2) * (j->wd / 2) + (tx + s) / 2, o0 + k, n,
+                                   (y[r * 4 + s] + y[r * 4 + s + 1]) + (y[r * 4 + 4 + s] + y[r * 4 + 5 + s]));
+            }
+        }
+    }
+}
+
+static void wino_task(void *arg, int64_t begin, int64_t end, int thread) {
+    wino_job *j = arg;
+    float *u = lyc_scratch(j->e->pool, thread);
+    for (int64_t task = begin; task < end; task++) {
+        int64_t group = task / j->ranges, i0 = task % j->ranges * j->range;
+        int64_t i1 = i0 + j->range < j->t1 - j->t0 ? i0 + j->range : j->t1 - j->t0;
+        int64_t p = group * j->panels / j->groups, np = (group + 1) * j->panels / j->groups - p, ob = np * NR;
+        int64_t cap = j->c < WINO_IN ? j->c : WINO_IN, us = cap * ob + WINO_PAD, ms = (i1 - i0) * ob + WINO_PAD;
+        float *m = u + 36 * us;
+        for (int64_t c0 = 0; c0 < j->c; c0 += WINO_IN) {
+            int64_t cb = j->c - c0 < WINO_IN ? j->c - c0 : WINO_IN;
+            wino_weights(j, p, np, c0, cb, u, us);
+            for (int xi = 0; xi < 36; xi++)
+                for (int64_t q = 0; q < np; q++) {
+                    gemm_a a = {j->v + xi * j->vs + i0 * j->cp + c0, j->cp, 1, MR * j->cp};
+                    float *c = m + xi * ms + q * NR;
+                    panel_rows(i1 - i0, NR, cb, a, u + xi * us + q * cb * NR, NR, c, ob, c0 ? c : 0, ob, 0, 1);
+                }
+        }
+        wino_outputs(j, i0, i1, p * NR, ob, m, ms);
+    }
+}
+
+static void winograd_run(const lyc_cpu *e, wino_job *j, float *shared) {
+    int64_t threads = lyc_pool_threads(e->pool);
+    j->e = e;
+    j->th = (j->h + 3) / 4;
+    j->tw = (j->wd + 3) / 4;
+    j->tiles = j->n * j->th * j->tw;
+    if (j->tiles == 0) return;
+    int64_t block = wino_block(j->tiles);
+    j->cp = wino_padded(j->c);
+    j->vs = block * j->cp + WINO_PAD;
+    j->v = shared;
+    j->panels = (j->o + NR - 1) / NR;
+    int64_t most = WINO_OUT / NR; // panels of a group
+    j->groups = (j->panels + most - 1) / most;
+    j->groups = (j->groups + threads - 1) / threads * threads;
+    if (j->groups > j->panels) j->groups = j->panels;
+    for (j->t0 = 0; j->t0 < j->tiles; j->t0 += block) {
+        j->t1 = j->t0 + block < j->tiles ? j->t0 + block : j->tiles;
+        int64_t t = j->t1 - j->t0;
+        j->ranges = 1;
+        while (j->groups * j->ranges < 2 * threads && t / j->ranges >= 8 * MR) j->ranges *= 2;
+        j->range = (t + j->ranges - 1) / j->ranges;
+        j->ranges = (t + j->range - 1) / j->range;
+        lyc_parallel(e->pool, t, 1 + 16384 / j->cp, wino_inputs, j);
+        lyc_parallel(e->pool, j->groups * j->ranges, 1, wino_task, j);
+    }
+}
+
+static void winograd_forward(const lyc_cpu *e, float *y, const float *x, lyc_weight w, const lyc_conv_size *s, lyc_epilogue ep, float *shared) {
+    wino_job j = {.w = w, .n = s->n, .ih = s->h, .iw = s->w, .c = s->c, .h = s->oh, .wd = s->ow, .o = s->o, .double_in = s->upsample,
+                  .x = x, .y = y, .ep = ep};
+    winograd_run(e, &j, shared);
+}
+
+static void winograd_grad(const lyc_cpu *e, float *dx, const float *dy, lyc_weight w, const lyc_conv_size *s, const float *add, float *shared) {
+    wino_job j = {.w = w, .backward = 1, .n = s->n, .ih = s->oh, .iw = s->ow, .c = s->o, .h = s->oh, .wd = s->ow, .o = s->c,
+                  .halve_out = s->upsample, .x = dy, .y = dx, .ep = {.add = add}};
+    winograd_run(e, &j, shared);
+}
