@@ -79,7 +79,9 @@ func (b *Backend) convSize(c kernels.Conv) C.lyc_conv_size {
 // convEpilogue checks the lengths of a forward convolution.
 func (b *Backend) convEpilogue(op string, y, x []float32, c kernels.Conv, e kernels.Epilogue) C.lyc_epilogue {
 	mustConvLens(op, y, x, c)
-	mustLenOrNil(op, "perItem", e.PerItem, c.N*c.O)
+	if len(e.PerItem) > 0 {
+		mustLen(op, "perItem", e.PerItem, c.N*c.O)
+	}
 	return epilogue(op, e, c.Rows(), c.O)
 }
 

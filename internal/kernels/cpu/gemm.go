@@ -48,8 +48,8 @@ func (b *Backend) LinearGrad(dx, dy []float32, w kernels.Weight, m int, add []fl
 // MatMul writes c[b] = alpha·op(a[b])·op(b[b]) + add (kernels.MatMul has the layouts); add may be c.
 func (b *Backend) MatMul(c, x, y, add []float32, s kernels.MatMul) {
 	mustLen("MatMul", "c", c, s.Batch*s.M*s.N)
-	mustLen("MatMul", "a", x, max(0, (s.Batch-1)*s.StrideA+s.M*s.K))
-	mustLen("MatMul", "b", y, max(0, (s.Batch-1)*s.StrideB+s.K*s.N))
+	mustHold("MatMul", "a", x, (s.Batch-1)*s.StrideA+s.M*s.K)
+	mustHold("MatMul", "b", y, (s.Batch-1)*s.StrideB+s.K*s.N)
 	mustLenOrNil("MatMul", "add", add, len(c))
 	if len(c) == 0 {
 		return
@@ -64,12 +64,20 @@ func matmulSize(s kernels.MatMul) C.lyc_matmul_size {
 		stride_a: C.int64_t(s.StrideA), stride_b: C.int64_t(s.StrideB), trans_a: flag(s.TransA), trans_b: flag(s.TransB), alpha: C.float(s.Alpha)}
 }
 
+// mustHold panics unless x has n elements or more.
+func mustHold(op, name string, x []float32, n int) {
+	if len(x) < n {
+		panic(fmt.Sprintf("cpu: %s: len(%s) = %d, want %d or more", op, name, len(x), n))
+	}
+}
+
 // epilogue checks e for an output of m rows of n columns.
 func epilogue(op string, e kernels.Epilogue, m, n int) C.lyc_epilogue {
 	mustLenOrNil(op, "bias", e.Bias, n)
 	mustLenOrNil(op, "add", e.Add, m*n)
-	ep := C.lyc_epilogue{bias: ptr(e.Bias), per_item: ptr(e.PerItem), add: ptr(e.Add), item_rows: C.int64_t(m)}
-	if e.PerItem != nil {
+	ep := C.lyc_epilogue{bias: ptr(e.Bias), add: ptr(e.Add), item_rows: C.int64_t(m)}
+	if len(e.PerItem) > 0 {
+		ep.per_item = ptr(e.PerItem)
 		items := len(e.PerItem) / n
 		if items == 0 || len(e.PerItem) != items*n || m%items != 0 {
 			panic(fmt.Sprintf("cpu: %s: len(perItem) = %d does not divide %d rows of %d", op, len(e.PerItem), m, n))

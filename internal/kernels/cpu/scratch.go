@@ -32,4 +32,6 @@ func (b *Backend) ScratchBytes(size any) int64 {
 // FreeConv is a kernels.Conv whose kernel is trained: ScratchBytes then covers ConvFree, ConvFreeGrad and ConvWeightGrad.
 type FreeConv kernels.Conv
 
-func (b *Backend) total(s C.lyc_bytes) int64 { return int64(s.shared) + int64(s.per_thread)*int64(b.Threads()) }
+func (b *Backend) total(s C.lyc_bytes) int64 {
+	return int64(s.shared) + int64(s.per_thread)*int64(b.Threads())
+}
