@@ -201,3 +201,48 @@ func formatFloat(f float64) string {
 	}
 	return mantissa + "e" + sign + digits
 }
+
+// Any returns the value of a key as it stands in a JSON file, nil for an unset or unknown key.
+func (r *Resolved) Any(path string) any {
+	k := Lookup(path)
+	if k == nil {
+		return nil
+	}
+	v := r.value(k)
+	if k.mayBeEmpty && reflect.ValueOf(v).IsZero() {
+		return nil
+	}
+	switch v := v.(type) {
+	case bool, float64, []string, [2]int, [2]float64, []Folder, int64, uint64, string:
+		return v
+	case int:
+		if k.Type == AutoInt && v == 0 {
+			return "auto"
+		}
+		return v
+	case Size:
+		switch {
+		case v.IsAuto():
+			return "auto"
+		case v.W == v.H:
+			return v.W
+		}
+		return []int{v.W, v.H}
+	case Warmup:
+		if v.Fraction > 0 {
+			return v.Fraction
+		}
+		return v.Steps
+	case Interval:
+		if v.Time == 0 {
+			return v.Steps
+		}
+		return v.String()
+	case Targets:
+		if v.Preset != "" {
+			return v.Preset
+		}
+		return v.Globs
+	}
+	panic("config: key " + path + " has no JSON form")
+}

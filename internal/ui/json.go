@@ -2,6 +2,7 @@ package ui
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"math"
@@ -39,11 +40,18 @@ func (u *UI) Document(v any) {
 	u.o.Stdout.Write(append(text, '\n'))
 }
 
-// Finish prints err, writes the last JSON line, and returns the exit code. fields (path, ...) go into the line of a success; a command
+// isStop reports whether err is a stop that somebody asked for, which has an exit code and isn't a mistake.
+func isStop(err error) bool {
+	var own interface{ ExitCode() int }
+	return errors.As(err, &own)
+}
+
+// Finish prints err (unless it is a stop that was asked for: then the command has said so), writes the last JSON line, and returns the exit code. fields (path, ...) go into the line of a success; a command
 // that wrote a document and no Hello gets a line only when it failed.
 func (u *UI) Finish(err error, fields map[string]any) int {
 	code := ExitCode(err)
-	if err != nil {
+	stopped := isStop(err)
+	if err != nil && !stopped {
 		u.Error(err)
 	}
 	if !u.o.JSON || err == nil && !u.hello {
@@ -54,6 +62,9 @@ func (u *UI) Finish(err error, fields map[string]any) int {
 	if err != nil {
 		parts := Faults(err)
 		m["error"] = faultFields(parts[0])
+		if stopped {
+			m["error"] = map[string]any{"kind": "stopped", "path": "", "message": err.Error(), "fix": ""}
+		}
 		if len(parts) > 1 {
 			all := make([]any, len(parts))
 			for i, p := range parts {
