@@ -24,8 +24,9 @@ func (s source) parseJSON(f *Findings) *node {
 	r.dec.UseNumber()
 	n, err := r.value(0)
 	if err == nil {
+		end := r.next()
 		if _, extra := r.dec.Token(); !errors.Is(extra, io.EOF) {
-			f.add(s.at(r.next()), "text follows after the configuration")
+			f.add(s.at(end), "text follows after the configuration")
 		}
 		return n
 	}

@@ -252,7 +252,7 @@ func (l *loader) environment() {
 	for _, k := range keys {
 		byName[k.EnvName()] = k
 	}
-	c := &converter{f: &l.f}
+	c := &converter{f: &l.f, dir: l.in.Dir}
 	env := slices.Sorted(slices.Values(l.in.Env))
 	for _, kv := range env {
 		name, text, _ := strings.Cut(kv, "=")
@@ -278,7 +278,7 @@ func (l *loader) environment() {
 // commandLine adds the layer of flags and --set, which rank equally: a key in both is an error.
 func (l *loader) commandLine() {
 	out := newLayer("command line")
-	c := &converter{f: &l.f}
+	c := &converter{f: &l.f, dir: l.in.Dir}
 	for _, path := range slices.Sorted(maps.Keys(l.in.Flags)) {
 		k := Lookup(path)
 		if k == nil {

@@ -82,6 +82,9 @@ func suggestion(key, group string, table []*Key) string {
 			return quoteKey(near[slices.Index(tails, t)])
 		}
 	}
+	if group != "" && len(table) != len(keys) {
+		full = key // the keys of a data entry stand alone
+	}
 	if n := Nearest(full, names); n != "" {
 		return quoteKey(n)
 	}

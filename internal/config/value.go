@@ -224,6 +224,15 @@ func (c *converter) mismatch(k *Key, n *node) *fault.Error {
 	return e
 }
 
+// outOfRange reports a value of the right type that the key doesn't allow.
+func (c *converter) outOfRange(k *Key, n *node) {
+	subject := k.Path + ": "
+	if n.kind == wordNode || strings.HasPrefix(n.origin, "-") {
+		subject = ""
+	}
+	c.f.add(n.origin, "%s%s is out of range, it wants %s", subject, n.text, k.Wants())
+}
+
 // inRange reports whether f is inside the key's range.
 func (k *Key) inRange(f float64) bool {
 	return !(f < k.Min || k.OpenMin && f == k.Min || f > k.Max || k.OpenMax && f == k.Max || math.IsNaN(f) || math.IsInf(f, 0))
@@ -243,6 +252,8 @@ func (c *converter) wholeNumber(k *Key, n *node) (int, bool) {
 		if i, err := strconv.ParseInt(n.text, 10, 64); err == nil && k.inRange(float64(i)) {
 			return int(i), true
 		}
+		c.outOfRange(k, n)
+		return 0, false
 	} else if n.kind == intNode {
 		c.mismatch(k, n).Advice = "write it in decimal digits only"
 		return 0, false
@@ -280,8 +291,8 @@ func (c *converter) number(k *Key, n *node) (float64, bool) {
 	if n.kind == intNode || n.kind == floatNode || n.kind == wordNode {
 		if f, err := strconv.ParseFloat(n.text, 64); decimalFloat.MatchString(n.text) && err == nil && k.inRange(f) {
 			return f, true
-		} else if err != nil && math.IsInf(f, 0) {
-			c.mismatch(k, n).Advice = "it is too large for a number"
+		} else if decimalFloat.MatchString(n.text) || n.kind == floatNode {
+			c.outOfRange(k, n)
 			return 0, false
 		}
 	}
