@@ -1,0 +1,88 @@
+"""Makes the committed replay goldens: testdata/golden/replay/<case>/{case.json,adapter,replay,expected.safetensors,losses.json}.
+
+    python scripts/goldens/replay_cases.py [--out testdata/golden]
+
+case.json says which model folder (relative to testdata/golden) and which options of replay.py; `flags` are the same run for
+`lycoris train`. expected.safetensors is the adapter after the last step, losses.json replay.py's record.
+"""
+
+import argparse
+import logging
+import pathlib
+
+from common import GOLDEN, setup, write, write_json  # first: it sets the environment
+
+import replay
+from lycoris.logging import logger as lycoris_logger
+from make_replay import make_adapter, make_rows
+
+CASES = {
+    # UNet and text encoder, two rates, accumulation, clipping that bites, warm-up and cosine.
+    "te-accum-clip": dict(
+        model="tiny-sd1", size=(8, 16), context="ids", dim=2, alpha=2.0, conv_dim=0, conv_alpha=1.0, tucker=False,
+        targets=["text_encoder.encoder.layers.*", "unet.down_blocks.*.attentions.0.transformer_blocks.0.*", "unet.mid_block.attentions.0.*",
+                 "unet.up_blocks.3.attentions.2.transformer_blocks.0.ff.*"],
+        train=dict(steps=6, batch_size=2, grad_accum=2, lr_unet=2e-3, lr_te=1e-3, max_grad_norm=0.1, scheduler="cosine", warmup=2)),
+    # Convolutions of every kind, the 3x3 ones in Tucker form, alpha unlike rank, v target, linear decay, weight decay, odd widths.
+    "conv-tucker-v": dict(
+        model="tiny-odd", size=(8, 12), context="states", dim=3, alpha=1.0, conv_dim=2, conv_alpha=1.5, tucker=True,
+        targets=["unet.conv_in", "unet.conv_out", "unet.time_embedding.*", "unet.down_blocks.*.resnets.0.*", "unet.*samplers.0.conv",
+                 "unet.mid_block.resnets.1.*", "unet.up_blocks.*.resnets.2.*", "unet.up_blocks.1.attentions.0.proj_*"],
+        train=dict(steps=6, batch_size=2, grad_accum=1, lr_unet=2e-3, lr_te=0.0, max_grad_norm=0.0, scheduler="linear", warmup=0,
+                   weight_decay=0.1, prediction="v")),
+    # Plain LoCon, text encoder frozen but in use with clip skip 2, batch 1, accumulation 3, constant rate after warm-up.
+    "locon-clip-skip": dict(
+        model="tiny-sd1", size=(16, 8), context="ids", dim=2, alpha=2.0, conv_dim=1, conv_alpha=1.0, tucker=False,
+        targets=["unet.down_blocks.1.resnets.0.*", "unet.down_blocks.*.downsamplers.0.conv", "unet.up_blocks.2.upsamplers.0.conv",
+                 "unet.down_blocks.1.attentions.1.transformer_blocks.0.*", "unet.up_blocks.0.resnets.0.*"],
+        train=dict(steps=6, batch_size=1, grad_accum=3, lr_unet=2e-3, lr_te=0.0, max_grad_norm=1.0, scheduler="constant", warmup=1,
+                   betas=[0.9, 0.99], clip_skip=2)),
+}
+
+
+def options(case: dict, golden: pathlib.Path, folder: pathlib.Path) -> list[str]:
+    """replay.py's command line for a case."""
+    out = ["--model", str(golden / case["model"]), "--adapter", str(folder / "adapter.safetensors"), "--replay", str(folder / "replay.safetensors")]
+    for key, value in case["train"].items():
+        out += ["--" + key.replace("_", "-"), *(map(str, value) if isinstance(value, list) else [str(value)])]
+    return out
+
+
+def flags(case: dict) -> list[str]:
+    """The same for `lycoris train`, without paths."""
+    t = {"weight_decay": 0.01, "betas": [0.9, 0.999], "prediction": "eps", "clip_skip": 1} | case["train"]
+    return ["--steps", str(t["steps"]), "--batch-size", str(t["batch_size"]), "--lr-unet", repr(t["lr_unet"]), "--lr-te", repr(t["lr_te"]),
+            "--scheduler", t["scheduler"], "--warmup", str(t["warmup"])] + [
+            arg for key, value in {
+                "grad_accum": t["grad_accum"], "train.max_grad_norm": t["max_grad_norm"], "optimizer.weight_decay": t["weight_decay"],
+                "optimizer.betas": "[{},{}]".format(*t["betas"]), "model.prediction": t["prediction"], "model.clip_skip": t["clip_skip"],
+                "train.train_te": str(bool(t["lr_te"])).lower(), "save.dtype": "fp32",
+            }.items() for arg in ("--set", f"{key}={value}")]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=pathlib.Path, default=GOLDEN)
+    args = parser.parse_args()
+    setup()
+    lycoris_logger.setLevel(logging.WARNING)
+    for name, case in CASES.items():
+        folder = args.out / "replay" / name
+        unet, te = replay.load_model(args.out / case["model"], True)
+        rows = case["train"]["steps"] * case["train"]["batch_size"] * case["train"]["grad_accum"]
+        adapter = make_adapter(unet, te, name, *(case[k] for k in ("targets", "dim", "alpha", "conv_dim", "conv_alpha", "tucker")))
+        write(folder / "adapter.safetensors", adapter)
+        write(folder / "replay.safetensors", make_rows(unet, te, name, rows, case["size"], case["context"]))
+        final, record = replay.train(replay.parser().parse_args(options(case, args.out, folder)))
+        write(folder / "expected.safetensors", final)
+        write_json(folder / "losses.json", record)
+        write_json(folder / "case.json", dict(model=case["model"], train=case["train"], flags=flags(case)))
+        update = sum(((final[k] - adapter[k]) ** 2).sum() for k in final).sqrt().item()
+        size = sum((adapter[k] ** 2).sum() for k in final).sqrt().item()
+        print(f"{name}: {len(adapter)} tensors, update/size {update / size:.4f}")
+        for s in record["steps"]:
+            print(f"  step {s['step']}  loss {s['loss']:.6f}  grad_norm {s['grad_norm']:.5f}  lr {s['lr']}")
+
+
+if __name__ == "__main__":
+    main()
