@@ -34,7 +34,7 @@ const maxSiblings = 10_000
 // Create makes the run folder out/name and takes its lock. If it exists, the first free one of name-2, name-3, ... is made, or, with
 // force, the old run's files in it are removed and the folder is used again.
 func Create(out, name string, force bool) (*Run, error) {
-	if name == "" || name != filepath.Base(name) || name == "." || name == ".." {
+	if name == "" || name == "." || name == ".." || strings.ContainsRune(name, filepath.Separator) {
 		return nil, fault.BadUsage("name", "%q can't be the name of a run folder", name)
 	}
 	if err := os.MkdirAll(out, 0o755); err != nil {
