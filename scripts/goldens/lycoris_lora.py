@@ -87,12 +87,12 @@ def run(spec: dict, t: dict, v: dict) -> tuple[dict, float]:
     return out | dict(saved_up=saved["lora_up.weight"], saved_alpha=saved["alpha"]), float(module.scale)
 
 
-def file_listing() -> dict:
+def file_listing(golden: pathlib.Path) -> dict:
     """Key, dtype and shape of what lycoris writes, in its order, for a few modules of every kind."""
     from diffusers import UNet2DConditionModel
     from transformers import CLIPTextModel
-    unet = UNet2DConditionModel.from_pretrained(GOLDEN / "tiny-sd1/unet", torch_dtype=torch.float32)
-    te = CLIPTextModel.from_pretrained(GOLDEN / "tiny-sd1/text_encoder", dtype=torch.float32)
+    unet = UNet2DConditionModel.from_pretrained(golden / "tiny-sd1/unet", torch_dtype=torch.float32)
+    te = CLIPTextModel.from_pretrained(golden / "tiny-sd1/text_encoder", dtype=torch.float32)
     LycorisNetworkKohya.apply_preset(dict(
         enable_conv=True, use_fnmatch=True, unet_target_module=["Downsample2D"], text_encoder_target_module=["CLIPMLP"],
         unet_target_name=["conv_in", "mid_block.attentions.0.*", "up_blocks.3.resnets.2.*", "time_embedding.linear_1"],
@@ -128,7 +128,7 @@ def main() -> None:
     write(args.out / "locon.safetensors", tensors)
     lines = ",\n ".join(json.dumps(c) for c in cases)
     (args.out / "locon.json").write_text(f"[\n {lines}\n]\n")
-    listing = file_listing()
+    listing = file_listing(args.out)
     rows = ",\n  ".join(json.dumps(row) for row in listing.pop("tensors"))
     (args.out / "lycoris_file.json").write_text(json.dumps(listing)[:-1] + f', "tensors": [\n  {rows}\n]}}\n')
 
