@@ -24,6 +24,7 @@ import (
 	"unsafe"
 
 	"lycoris/internal/fault"
+	"lycoris/internal/kernels"
 )
 
 // Options choose how the engine runs.
@@ -41,6 +42,8 @@ type Backend struct {
 	blocks  map[*float32]C.size_t // what Alloc gave out, with the mapped size
 	weights map[*weight]struct{}  // what Pack gave out
 }
+
+var _ kernels.Backend = (*Backend)(nil)
 
 // isas lists the instruction sets in order of preference; "wide" is chosen by name only.
 var isas = []string{"avx512", "avx2", "portable", "wide"}

@@ -1,12 +1,16 @@
 // The kernel tables: one per instruction set, all with the same functions.
 //
-// A family (gemm, conv, attention, norm, elementwise) is NAME.h (contract, table type), NAME_impl.h (the C, compiled once per instruction set
+// A family (gemm, conv, attention, norm, activation, elementwise, blocks, copy, dropout) is NAME.h (contract, table type), NAME_impl.h (the C, compiled once per instruction set
 // through kernels_impl.h, ending in the table LYC_NAME(lyc_NAME)), NAME.c (what Go calls: dispatch through the table), NAME.go (checks, binding).
 #ifndef LYC_KERNELS_H
 #define LYC_KERNELS_H
 
+#include "activation.h"
 #include "attention.h"
+#include "blocks.h"
 #include "conv.h"
+#include "copy.h"
+#include "dropout.h"
 #include "elementwise.h"
 #include "gemm.h"
 #include "norm.h"
@@ -19,7 +23,11 @@ typedef struct lyc_kernels {
     const lyc_conv_table *conv;
     const lyc_attention_table *attention;
     const lyc_norm_table *norm;
+    const lyc_activation_table *activation;
     const lyc_elementwise_table *elementwise;
+    const lyc_blocks_table *blocks;
+    const lyc_copy_table *copy;
+    const lyc_dropout_table *dropout;
 } lyc_kernels;
 
 // lyc_cpu is an opened engine: what every op is called with.

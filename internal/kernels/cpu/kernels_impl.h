@@ -5,8 +5,12 @@
 #include "gemm_impl.h"
 #include "conv_impl.h"
 #include "attention_impl.h"
+#include "activation_impl.h"
 #include "norm_impl.h"
 #include "elementwise_impl.h"
+#include "blocks_impl.h"
+#include "copy_impl.h"
+#include "dropout_impl.h"
 
 const lyc_kernels LYC_NAME(lyc_kernels) = {
     .name = LYC_ISA,
@@ -15,5 +19,9 @@ const lyc_kernels LYC_NAME(lyc_kernels) = {
     .conv = &LYC_NAME(lyc_conv),
     .attention = &LYC_NAME(lyc_attention),
     .norm = &LYC_NAME(lyc_norm),
+    .activation = &LYC_NAME(lyc_activation),
     .elementwise = &LYC_NAME(lyc_elementwise),
+    .blocks = &LYC_NAME(lyc_blocks),
+    .copy = &LYC_NAME(lyc_copy),
+    .dropout = &LYC_NAME(lyc_dropout),
 };

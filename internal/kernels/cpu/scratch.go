@@ -25,6 +25,12 @@ func (b *Backend) ScratchBytes(size any) int64 {
 	case FreeConv:
 		c := b.convSize(kernels.Conv(s))
 		return max(b.total(C.lyc_conv_free_scratch(b.c, c)), b.total(C.lyc_conv_weight_grad_scratch(b.c, c)))
+	case kernels.Attention:
+		return b.attentionScratch(s)
+	case kernels.GroupNorm:
+		return b.groupNormScratch(s)
+	case kernels.LayerNorm:
+		return b.layerNormScratch(s)
 	}
 	panic(fmt.Sprintf("cpu: ScratchBytes: no op has a size of type %T", size))
 }

@@ -1,0 +1,72 @@
+//go:build cgo
+
+package cpu
+
+// #include "kernels.h"
+import "C"
+
+import (
+	"fmt"
+	"math"
+
+	"lycoris/internal/kernels"
+)
+
+// Combine writes y = alpha·a + beta·b; y may be a or b.
+func (b *Backend) Combine(y, x []float32, alpha float32, z []float32, beta float32) {
+	mustLen("Combine", "a", x, len(y))
+	mustLen("Combine", "b", z, len(y))
+	if len(y) > 0 {
+		C.lyc_combine(b.c, ptr(y), ptr(x), C.float(alpha), ptr(z), C.float(beta), C.int64_t(len(y)))
+	}
+}
+
+// Scale writes y = alpha·x; y may be x.
+func (b *Backend) Scale(y, x []float32, alpha float32) {
+	mustLen("Scale", "x", x, len(y))
+	if len(y) > 0 {
+		C.lyc_scale(b.c, ptr(y), ptr(x), C.float(alpha), C.int64_t(len(y)))
+	}
+}
+
+// Mul writes y = x·z, element by element; y may be x or z.
+func (b *Backend) Mul(y, x, z []float32) {
+	mustLen("Mul", "a", x, len(y))
+	mustLen("Mul", "b", z, len(y))
+	if len(y) > 0 {
+		C.lyc_mul(b.c, ptr(y), ptr(x), ptr(z), C.int64_t(len(y)))
+	}
+}
+
+// Axpy adds alpha·x to y.
+func (b *Backend) Axpy(y, x []float32, alpha float32) {
+	mustLen("Axpy", "x", x, len(y))
+	if len(y) > 0 {
+		C.lyc_axpy(b.c, ptr(y), ptr(x), C.float(alpha), C.int64_t(len(y)))
+	}
+}
+
+// AdamW does one step (kernels.AdamW has the formula): float32 per element, with the constants of the step computed in float64 once.
+func (b *Backend) AdamW(p, m, v, g []float32, s kernels.AdamW) {
+	mustLen("AdamW", "m", m, len(p))
+	mustLen("AdamW", "v", v, len(p))
+	mustLen("AdamW", "g", g, len(p))
+	if s.Step < 1 {
+		panic(fmt.Sprintf("cpu: AdamW: step %d, want 1 or more", s.Step))
+	}
+	if len(p) == 0 {
+		return
+	}
+	t := float64(s.Step)
+	C.lyc_adamw(b.c, ptr(p), ptr(m), ptr(v), ptr(g), C.int64_t(len(p)), C.lyc_adamw_step{
+		grad_scale: C.float(s.GradScale),
+		keep:       C.float(1 - s.LR*s.Decay),
+		beta1:      C.float(s.Beta1),
+		rest1:      C.float(1 - s.Beta1),
+		beta2:      C.float(s.Beta2),
+		rest2:      C.float(1 - s.Beta2),
+		step:       C.float(s.LR / (1 - math.Pow(s.Beta1, t))),
+		root:       C.float(math.Sqrt(1 - math.Pow(s.Beta2, t))),
+		eps:        C.float(s.Eps),
+	})
+}
