@@ -15,6 +15,7 @@ type bar struct {
 	bar   *progressbar.ProgressBar
 	frame bytes.Buffer
 	total int
+	cells int // columns of the bar itself
 	drawn time.Time
 }
 
@@ -24,14 +25,17 @@ const barFrame = 100 * time.Millisecond
 // barScale keeps the library's count below its maximum: it ends a bar that is full, ours ends with its phase.
 const barScale = 1000
 
+// barFrills are the columns around words and cells: share, brackets, blanks, and one that stays free so that no terminal wraps.
+const barFrills = 11
+
 // newBar returns a bar for the units of this start.
 func newBar(u *UI, total int) *bar {
 	b := &bar{u: u, total: total}
-	cells := 20
+	b.cells = 20
 	if u.o.Width < 60 {
-		cells = 6
+		b.cells = 4
 	}
-	b.bar = progressbar.NewOptions(total*barScale+1, progressbar.OptionSetWriter(&b.frame), progressbar.OptionSetWidth(cells), progressbar.OptionSetPredictTime(false),
+	b.bar = progressbar.NewOptions(total*barScale, progressbar.OptionSetWriter(&b.frame), progressbar.OptionSetWidth(b.cells), progressbar.OptionSetPredictTime(false),
 		progressbar.OptionSetElapsedTime(false), progressbar.OptionThrottle(0), progressbar.OptionUseANSICodes(true), progressbar.OptionSetRenderBlankState(false),
 		progressbar.OptionSetTheme(progressbar.Theme{Saucer: "#", SaucerHead: ">", SaucerPadding: ".", BarStart: "[", BarEnd: "]"}))
 	return b
@@ -44,13 +48,9 @@ func (b *bar) draw(n int, words []string) {
 		return
 	}
 	b.drawn = now
-	room := b.u.o.Width - 20 - 12
-	if b.u.o.Width < 60 {
-		room = b.u.o.Width - 6 - 12
-	}
-	b.bar.Set(min(n, b.total) * barScale)
+	b.bar.Set(min(n*barScale, b.total*barScale-1))
 	b.frame.Reset() // Set paints only when the share changes; Describe paints always
-	b.bar.Describe(fit(words, room))
+	b.bar.Describe(fit(words, b.u.o.Width-b.cells-barFrills))
 	b.flush()
 }
 
