@@ -37,7 +37,7 @@ var spdx = map[string]string{
 	"golang.org/x/term":                    "BSD-3-Clause",
 	"golang.org/x/text":                    "BSD-3-Clause",
 	"gopkg.in/yaml.v3":                     "MIT AND Apache-2.0",
-	"gorgonia.org/cu":                      "BSD-3-Clause",
+	"gorgonia.org/cu":                      "Apache-2.0",
 }
 
 // licences lists the modules that this build holds.
