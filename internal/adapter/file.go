@@ -188,7 +188,7 @@ func (f *File) checkPairs() error {
 		}
 		down, up := m.Shape("lora_down.weight"), m.Shape("lora_up.weight")
 		if len(down) < 2 || len(up) < 2 || down[0] != up[1] || down[0] == 0 {
-			return fault.BadInput(f.Path, "%q: lora_down has shape %v and lora_up %v: the ranks %s", m.Target.Name, down, up, "don't match")
+			return fault.BadInput(f.Path, "%q: lora_down has shape %v and lora_up %v: the ranks don't match", m.Target.Name, down, up)
 		}
 	}
 	return nil
