@@ -175,7 +175,7 @@ func dropout(s *suite) {
 }
 
 // dropShare counts zeros among n ones: p·n, give or take five deviations of a binomial count.
-func (s *suite) dropShare(t *testing.T, seed []float32) {
+func (s *suite) dropShare(t testing.TB, seed []float32) {
 	t.Helper()
 	const n, p = 100000, 0.3
 	ones, y := slices.Repeat([]float32{1}, n), make([]float32, n)

@@ -16,14 +16,14 @@ import (
 
 // suite is the state of one family's cases.
 type suite struct {
-	t    *testing.T
+	t    testing.TB
 	b    kernels.Backend // under test
 	want kernels.Backend // ref
 	tol  Tolerance
 	rnd  *rand.Rand
 }
 
-func newSuite(t *testing.T, b kernels.Backend, tol Tolerance) *suite {
+func newSuite(t testing.TB, b kernels.Backend, tol Tolerance) *suite {
 	return &suite{t: t, b: b, want: ref.Open(), tol: tol, rnd: rand.New(rand.NewPCG(1, 2))}
 }
 
