@@ -67,6 +67,9 @@ func (im *Image) read() ([]byte, error) {
 // maxScans bounds the passes of a progressive JPEG: each one costs time for the whole picture, and encoders make about ten.
 const maxScans = 100
 
+// jpegEnd is the marker at the end of every whole JPEG file.
+var jpegEnd = []byte{0xff, 0xd9}
+
 // decode decodes a picture within the limits; a panic of a decoder becomes an error. The error is a message without a path.
 func decode(data []byte, limits Limits) (m image.Image, h header, err error) {
 	h, err = readHeader(bytes.NewReader(data), int64(len(data)))
@@ -98,7 +101,7 @@ func decode(data []byte, limits Limits) (m image.Image, h header, err error) {
 		m, err = decodeWebP(data, h)
 	}
 	switch {
-	case errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF):
+	case errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, io.EOF), err != nil && h.format == "JPEG" && !bytes.Contains(data, jpegEnd):
 		return nil, h, truncated(int64(len(data)), io.EOF)
 	case err != nil:
 		return nil, h, fmt.Errorf("is damaged or not supported: %w", err)
