@@ -84,6 +84,13 @@ func (c *config) int(key string, absent int) int {
 	return absent
 }
 
+// atMost bounds what multiplies the number of modules.
+func (c *config) atMost(key string, n, limit int) {
+	if n > limit {
+		c.fail("%s %d is more than the %d that this version builds", key, n, limit)
+	}
+}
+
 // bool returns the truth value at key.
 func (c *config) bool(key string, absent bool) bool {
 	v, ok := c.keys[key]
@@ -149,7 +156,7 @@ func (c *config) strings(key string, absent ...string) []string {
 
 // channels returns the list of level widths and checks that groups divides each.
 func (c *config) channels(groups int, absent ...int) []int {
-	list := c.ints("block_out_channels", 1, absent...)
+	list := c.ints("block_out_channels", 0, absent...)
 	if len(list) == 0 || len(list) > 8 {
 		c.fail("block_out_channels has %d levels, this version builds 1 to 8", len(list))
 		return absent
@@ -192,8 +199,10 @@ func ParseUNet(text []byte) (UNetConfig, error) {
 	u.CrossAttentionDim = c.same("cross_attention_dim", levels, 1280)
 	u.TimeEmbedDim = 4 * u.BlockOutChannels[0]
 	u.blockTypes(c)
+	c.atMost("layers_per_block", u.LayersPerBlock, 16)
 	u.TransformerDepth = c.ints("transformer_layers_per_block", levels, slices.Repeat([]int{1}, levels)...)
 	u.MidDepth = u.TransformerDepth[levels-1]
+	c.atMost("transformer_layers_per_block", slices.Max(u.TransformerDepth), 64)
 	heads := "num_attention_heads"
 	if c.keys[heads] == nil {
 		heads = "attention_head_dim" // by its old name it is the number of heads all the same
@@ -268,9 +277,7 @@ func ParseCLIP(text []byte) (CLIPConfig, error) {
 	if t.Width%t.Heads != 0 {
 		c.fail("%d channels can't be split into %d attention heads", t.Width, t.Heads)
 	}
-	if t.Layers > 1000 {
-		c.fail("num_hidden_layers %d is not a whole number from 1 to 1000", t.Layers)
-	}
+	c.atMost("num_hidden_layers", t.Layers, 256)
 	return t, c.error()
 }
 
@@ -292,6 +299,7 @@ func ParseVAE(text []byte) (VAEConfig, error) {
 		c.fail("use_quant_conv %t with use_post_quant_conv %t is not supported by this version", v.QuantConv, post)
 	}
 	v.BlockOutChannels = c.channels(v.NormGroups, 64)
+	c.atMost("layers_per_block", v.LayersPerBlock, 16)
 	for key, want := range map[string]string{"down_block_types": "DownEncoderBlock2D", "up_block_types": "UpDecoderBlock2D"} {
 		list := c.strings(key, slices.Repeat([]string{want}, len(v.BlockOutChannels))...)
 		if len(list) != len(v.BlockOutChannels) {
