@@ -4,7 +4,8 @@ import "math"
 
 // The functions of package math differ between machines in the last bit: some are in assembly, and the compiler may fuse a product and a sum where
 // the machine can. Normal samples are to be the same everywhere, so they come from the two series below. A product that is to be added to something
-// stands in float64(…), which forbids fusing (Go specification, "Floating-point operators"); square roots are exact to half an ulp by IEEE 754.
+// stands in float64(…), which forbids fusing (Go specification, "Floating-point operators"), unless it is exact, by a power of two. Square roots are
+// exact to half an ulp by IEEE 754.
 
 // NormFloat32 returns a sample of the standard normal distribution. Two uniform numbers of 53 bits give two samples (Box and Muller, 1958):
 // sqrt(-2·log u)·cos 2πv, then the same with sin, u in (0,1], v in [0,1). The largest possible is 8.57.
