@@ -7,17 +7,17 @@ import (
 	"lycoris/internal/tensor"
 )
 
-// algorithmOf tells the algorithm of a tensor by its suffix; for messages about what this version doesn't read.
+// algorithmOf tells the algorithm of a tensor by a part of its name, $ being the end; for messages about what this version doesn't read.
 var algorithmOf = []struct{ part, name string }{
 	{".lora_down.", "LoRA"}, {".lora_up.", "LoRA"}, {".lora_A.", "LoRA"}, {".lora_B.", "LoRA"}, {".lora.down.", "LoRA"}, {".lora.up.", "LoRA"},
 	{"_lora.down.", "LoRA"}, {"_lora.up.", "LoRA"}, {".lora_linear_layer.", "LoRA"}, {".lora_mid.", "LoRA"},
-	{".hada_", "LoHa"}, {".lokr_", "LoKr"}, {".on_input", "IA3"}, {".diff", "full"}, {".w_norm", "norm"}, {".b_norm", "norm"},
+	{".hada_", "LoHa"}, {".lokr_", "LoKr"}, {".on_input", "IA3"}, {".diff$", "full"}, {".diff_b$", "full"}, {".w_norm", "norm"}, {".b_norm", "norm"},
 	{".oft_", "OFT or BOFT"}, {".a1.weight", "GLoRA"}, {".b1.weight", "GLoRA"}, {".lambda_layer", "T-LoRA"}, {".W_down", "HCP-Diffusion's LoRA"},
 }
 
 func suffixAlgorithm(key string) string {
 	for _, a := range algorithmOf {
-		if strings.Contains(key, a.part) {
+		if strings.Contains(key+"$", a.part) {
 			return a.name
 		}
 	}
