@@ -85,8 +85,10 @@ func (n *Network) Allocate(b kernels.Backend) error {
 	return nil
 }
 
-// Gradients returns the slab of all gradients, padding included: zeroing it clears them all.
-func (n *Network) Gradients() []float32 { return n.slabs[1] }
+// ZeroGradients clears all gradients, whatever they hold.
+func (n *Network) ZeroGradients(b kernels.Backend) {
+	b.ScatterRows(n.slabs[1], nil, nil, 1) // no rows: only zeroes
+}
 
 // Pull copies the values to the host, Push copies them back.
 func (n *Network) Pull(b kernels.Backend) {
