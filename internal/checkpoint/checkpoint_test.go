@@ -528,6 +528,15 @@ func TestOpenVAE(t *testing.T) {
 		same(t, want, m)
 		m.Close()
 	}
+	if err := want.FitsVAE(open(t, folder)); err != nil {
+		t.Error(err)
+	}
+	wide := checkpoint.Model{VAE: want.VAE}
+	wide.VAE.LatentChannels = 16
+	wantInput(t, want.FitsVAE(&wide), "its latents have 16 channels", "works on 4")
+	flat := checkpoint.Model{VAE: want.VAE}
+	flat.VAE.BlockOutChannels = flat.VAE.BlockOutChannels[:3]
+	wantInput(t, want.FitsVAE(&flat), "it makes pictures 4 times smaller", "8 times")
 	_, err := checkpoint.OpenVAE(filepath.Join(folder, "unet", "diffusion_pytorch_model.safetensors"))
 	wantInput(t, err, "holds no VAE")
 	_, err = checkpoint.Open(bare)

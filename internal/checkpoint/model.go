@@ -192,7 +192,18 @@ func sameWeight(got, want []int) bool {
 	return slices.Equal(got, want) || len(got) == 4 && len(want) == 2 && slices.Equal(got[:2], want) && got[2] == 1 && got[3] == 1
 }
 
-// Check returns an error unless the widths of the parts fit together.
+// FitsVAE returns an error unless the latents of another model's VAE are what m's UNet works on.
+func (m *Model) FitsVAE(vae *Model) error {
+	if vae.VAE.LatentChannels != m.UNet.OutChannels {
+		return fault.BadInput(vae.Path, "its latents have %d channels, the UNet of %q works on %d", vae.VAE.LatentChannels, m.Path, m.UNet.OutChannels)
+	}
+	if got, want := vae.VAE.Factor(), m.VAE.Factor(); got != want {
+		return fault.BadInput(vae.Path, "it makes pictures %d times smaller, the VAE of %q %d times", got, m.Path, want)
+	}
+	return nil
+}
+
+// check returns an error unless the widths of the parts fit together.
 func (m *Model) check() error {
 	switch {
 	case m.UNet.CrossAttentionDim != m.Text.Width:
