@@ -207,16 +207,35 @@ static void attention_forward(const lyc_cpu *e, float *out, float *lse, const fl
 
 // ---- Gradient.
 
+enum { STRIP_ROWS = 12, STRIP_WIDTH = 5 }; // at most
+
+// keep makes the compiler hold a vector in a register instead of loading it anew for each use: loads, not products, bound a strip of two rows.
+#if defined(LYC_AVX512) || defined(LYC_AVX2) && LYC_VL == 8
+#define keep(x) __asm__("" : "+v"(x))
+#else
+#define keep(x) ((void)0)
+#endif
+
 // strip_of: c [m, w vectors] = Σk a[i·LDS + k]·b[k·ld + ..], or added to c. Rows of a are keys, k is queries, b and c have rows as long as a head.
 LYC_INLINE void strip_of(const int m, const int w, int64_t k, const float *a, const float *b, float *c, int64_t ld, int add) {
-    vf s[m][w];
+    vf s[STRIP_ROWS][STRIP_WIDTH]; // not [m][w]: an array of variable length stays in memory
     LYC_UNROLL for (int i = 0; i < m; i++) LYC_UNROLL for (int j = 0; j < w; j++) s[i][j] = v_zero();
     for (; k > 0; k--) {
-        vf y[w];
-        LYC_UNROLL for (int j = 0; j < w; j++) y[j] = v_load(b + j * LYC_VL);
-        LYC_UNROLL for (int i = 0; i < m; i++) {
-            vf x = v_set(a[i * LDS]);
-            LYC_UNROLL for (int j = 0; j < w; j++) s[i][j] = v_fma(x, y[j], s[i][j]);
+        // The shorter side of the tile is held in registers, the other passes one by one.
+        vf held[STRIP_ROWS];
+        if (m > w) {
+            LYC_UNROLL for (int j = 0; j < w; j++) held[j] = v_load(b + j * LYC_VL);
+            LYC_UNROLL for (int i = 0; i < m; i++) {
+                vf x = v_set(a[i * LDS]);
+                LYC_UNROLL for (int j = 0; j < w; j++) s[i][j] = v_fma(x, held[j], s[i][j]);
+            }
+        } else {
+            LYC_UNROLL for (int i = 0; i < m; i++) held[i] = v_set(a[i * LDS]);
+            LYC_UNROLL for (int j = 0; j < w; j++) {
+                vf y = v_load(b + j * LYC_VL);
+                keep(y);
+                LYC_UNROLL for (int i = 0; i < m; i++) s[i][j] = v_fma(held[i], y, s[i][j]);
+            }
         }
         a++;
         b += ld;

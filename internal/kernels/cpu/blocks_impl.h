@@ -1,6 +1,10 @@
 // Broadcasts over blocks and sums. Contract: blocks.h.
 
-typedef double vd __attribute__((vector_size(LYC_VL * 8))); // as many lanes as vf, so that it converts
+// Doubles, half as many lanes as floats, and the floats that become them.
+typedef double vd __attribute__((vector_size(LYC_VL * 4)));
+typedef float vf_half __attribute__((vector_size(LYC_VL * 2)));
+typedef float vf_half_any __attribute__((vector_size(LYC_VL * 2), aligned(4), may_alias));
+enum { VD = LYC_VL / 2 };
 
 // ---- y = x·s and y = x + s.
 
@@ -68,28 +72,29 @@ enum {
     SUM_RUN = 8192,  // elements of a piece otherwise, about
 };
 
-// run_sum returns Σ a·b (b NULL: Σ a; b = a: Σ a²; less: Σ (a-b)²), products and sums in double, two sums of LYC_VL lanes.
+// run_sum returns Σ a, Σ a·b or Σ (a-b)², each operation in double, by four sums of VD lanes.
 enum { SUM_ONE, SUM_PRODUCT, SUM_DIFFERENCE };
-LYC_INLINE vd sum_part(const int op, vd s, const float *a, const float *b, int64_t n) {
-    vd x = __builtin_convertvector(load_part(a, n), vd);
+LYC_INLINE vd widen(const float *p) { return __builtin_convertvector(*(const vf_half_any *)p, vd); }
+LYC_INLINE vd sum_part(const int op, vd s, const float *a, const float *b) {
+    vd x = widen(a);
     if (op == SUM_ONE) return s + x;
-    vd y = __builtin_convertvector(load_part(b, n), vd);
+    vd y = widen(b);
     if (op == SUM_PRODUCT) return s + x * y;
     return s + (x - y) * (x - y);
 }
 
 LYC_INLINE double run_sum_of(const int op, const float *a, const float *b, int64_t n) {
-    vd s0 = {0}, s1 = {0};
+    vd s[4] = {{0}, {0}, {0}, {0}};
     int64_t i = 0;
-    for (; i + 2 * LYC_VL <= n; i += 2 * LYC_VL) {
-        s0 = sum_part(op, s0, a + i, b + i, LYC_VL);
-        s1 = sum_part(op, s1, a + i + LYC_VL, b + i + LYC_VL, LYC_VL);
-    }
-    for (; i + LYC_VL <= n; i += LYC_VL) s0 = sum_part(op, s0, a + i, b + i, LYC_VL);
-    if (i < n) s1 = sum_part(op, s1, a + i, b + i, n - i);
-    s0 += s1;
+    for (; i + 4 * VD <= n; i += 4 * VD) LYC_UNROLL for (int k = 0; k < 4; k++) s[k] = sum_part(op, s[k], a + i + k * VD, b + i + k * VD);
+    for (; i + VD <= n; i += VD) s[0] = sum_part(op, s[0], a + i, b + i);
+    vd all = (s[0] + s[1]) + (s[2] + s[3]);
     double sum = 0;
-    for (int k = 0; k < LYC_VL; k++) sum += s0[k];
+    for (int k = 0; k < VD; k++) sum += all[k];
+    for (; i < n; i++) {
+        double x = a[i], y = b[i];
+        sum += op == SUM_ONE ? x : op == SUM_PRODUCT ? x * y : (x - y) * (x - y);
+    }
     return sum;
 }
 

@@ -9,22 +9,24 @@ typedef struct {
     float *part; // [blocks,2,d]: sums of dy·xhat and of dy over NORM_ROWS rows
 } layernorm_job;
 
-// row_sum returns Σ (x - shift), or Σ (x - shift)², by four sums.
-LYC_INLINE float row_sum(const float *x, int64_t d, float shift, const int square) {
-    vf s[4] = {v_zero(), v_zero(), v_zero(), v_zero()};
+// row_sum returns Σ (x - shift), and Σ (x - shift)² in *square unless that is NULL, by two sums of LYC_VL lanes.
+LYC_INLINE float row_sum(const float *x, int64_t d, float shift, float *square) {
+    vf s[2] = {v_zero(), v_zero()}, q[2] = {v_zero(), v_zero()};
+    float tail = 0, tail_q = 0;
     int64_t j = 0;
-    for (; j + 4 * LYC_VL <= d; j += 4 * LYC_VL)
-        LYC_UNROLL for (int i = 0; i < 4; i++) {
+    for (; j + 2 * LYC_VL <= d; j += 2 * LYC_VL)
+        LYC_UNROLL for (int i = 0; i < 2; i++) {
             vf v = v_load(x + j + i * LYC_VL) - shift;
-            s[i] = square ? v_fma(v, v, s[i]) : s[i] + v;
+            s[i] += v;
+            if (square) q[i] = v_fma(v, v, q[i]);
         }
-    for (; j + LYC_VL <= d; j += LYC_VL) {
-        vf v = v_load(x + j) - shift;
-        s[0] = square ? v_fma(v, v, s[0]) : s[0] + v;
+    for (; j < d; j++) {
+        float v = x[j] - shift;
+        tail += v;
+        tail_q += v * v;
     }
-    float tail = 0;
-    for (; j < d; j++) tail += square ? (x[j] - shift) * (x[j] - shift) : x[j] - shift;
-    return v_sum((s[0] + s[1]) + (s[2] + s[3])) + tail;
+    if (square) *square = v_sum(q[0] + q[1]) + tail_q;
+    return v_sum(s[0] + s[1]) + tail;
 }
 
 LYC_INLINE void layer_apply(float *y, const float *x, float mean, float inverse, const float *gamma, const float *beta, int64_t n) {
@@ -38,9 +40,9 @@ static void layer_task(void *arg, int64_t begin, int64_t end, int thread) {
     for (int64_t r = begin; r < end; r++) {
         const float *x = g->x + r * d;
         float *y = g->y + r * d;
-        float rough = row_sum(x, d, 0, 0) / (float)d;
-        float mean = rough + row_sum(x, d, rough, 0) / (float)d; // what the first sum lost to rounding
-        float inverse = (float)(1 / sqrt((double)row_sum(x, d, mean, 1) / (double)d + g->s.eps));
+        float square, rough = row_sum(x, d, 0, 0) / (float)d;
+        double lost = row_sum(x, d, rough, &square) / (double)d; // by the first sum, to rounding
+        float mean = (float)(rough + lost), inverse = (float)(1 / sqrt(square / (double)d - lost * lost + g->s.eps));
         g->stats_out[2 * r] = mean;
         g->stats_out[2 * r + 1] = inverse;
         int64_t j = 0;
