@@ -1,0 +1,77 @@
+// Package network chooses the layers of a base model that get an adapter, and reads adapters from files.
+//
+// [Targets] lists every Linear and Conv2d of a model in the order of adapter files: text encoder, then UNet, each in walk order. [Select] keeps those of
+// a preset or of globs. [Load] makes the adapters of a file. It is the one place that knows both internal/adapter (names in files) and internal/algos.
+package network
+
+import (
+	"lycoris/internal/adapter"
+	"lycoris/internal/algos"
+	"lycoris/internal/arch"
+	"lycoris/internal/checkpoint"
+	"lycoris/internal/fault"
+)
+
+// Target is a layer with the module it is.
+type Target struct {
+	algos.Target
+	Component arch.Component
+	Module    arch.Module
+}
+
+// Targets returns the Linear and Conv2d layers of the text encoder and the UNet.
+func Targets(base *checkpoint.Model) []Target {
+	var all []Target
+	for _, c := range []arch.Component{arch.TextEncoder, arch.UNet} {
+		for _, m := range base.Modules(c) {
+			if m.Kind == arch.Linear || m.Kind == arch.Conv2d {
+				all = append(all, target(c, m))
+			}
+		}
+	}
+	return all
+}
+
+func target(c arch.Component, m arch.Module) Target {
+	return Target{algos.Target{Path: string(c) + "." + m.Path, Name: adapter.Name(c, m.Path), Shape: m.Shape, Stride: m.Stride, Pad: m.Pad}, c, m}
+}
+
+// keySets tells internal/adapter what the algorithms' tensors are called.
+func keySets() []adapter.KeySet {
+	var sets []adapter.KeySet
+	for _, a := range algos.All {
+		sets = append(sets, adapter.KeySet{Algorithm: a.Name, Keys: a.Keys, Mark: a.Mark})
+	}
+	return sets
+}
+
+// Load reads the adapter at path, made for a model like base. o gives what a file doesn't say: dropouts, max norm.
+func Load(path string, base *checkpoint.Model, o algos.Options) (*algos.Network, error) {
+	table := adapter.NewTable(base.Modules(arch.UNet), base.Modules(arch.TextEncoder))
+	f, err := adapter.Open(path, table, keySets())
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	var adapters []algos.Adapter
+	for _, m := range f.Modules {
+		tensors, err := m.Tensors()
+		if err != nil {
+			return nil, err
+		}
+		algo := algos.Detect(m.Has)
+		if algo == nil {
+			return nil, fault.BadInput(path, "%q is of no algorithm of this version", m.Target.Name)
+		}
+		a, err := algo.Load(target(m.Target.Component, m.Target.Module).Target, tensors, o)
+		if err != nil {
+			var e *fault.Error
+			if ok := asFault(err, &e); ok {
+				e.Path = path
+			}
+			return nil, err
+		}
+		adapters = append(adapters, a)
+	}
+	return algos.NewNetwork(adapters), nil
+}

@@ -1,0 +1,191 @@
+package train
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"lycoris/internal/config"
+	"lycoris/internal/fault"
+	"lycoris/internal/optim"
+	"lycoris/internal/runs"
+	"lycoris/internal/tensor"
+)
+
+// Files of a state folder.
+const (
+	stateAdapter   = "adapter.safetensors"   // every factor in float32, the scalars of max norm included
+	stateOptimizer = "optimizer.safetensors" // both moments of every trained factor
+	stateProgress  = "progress.json"
+)
+
+// progressFile is what else an update depends on. All random numbers are addressed by the update, so there is nothing to remember of them.
+type progressFile struct {
+	Step     int       `json:"step"`
+	Losses   []float64 `json:"losses"` // of the last updates, for the average
+	DataHash string    `json:"data_hash"`
+	Model    string    `json:"model"`
+}
+
+// saveState writes a state of the last finished update; the older ones beyond save.state_keep go when it is on disk.
+func (t *trainer) saveState() error {
+	if t.saved == t.done && t.done > 0 {
+		return nil
+	}
+	began := time.Now()
+	t.network.Pull(t.backend)
+	var factors, moments []tensor.Named
+	for _, f := range t.network.Factors() {
+		factors = append(factors, tensor.Named{Name: f.Param.Name, Tensor: tensor.FromFloat32(tensor.F32, f.Param.Shape, f.Host)})
+	}
+	for _, a := range t.optimizer.State().Arrays {
+		moments = append(moments, tensor.Named{Name: a.Name, Tensor: tensor.FromFloat32(tensor.F32, []int{len(a.Data)}, a.Data)})
+	}
+	progress, err := json.Marshal(progressFile{Step: t.done, Losses: t.losses, DataHash: t.feed.hash(), Model: t.modelID()})
+	if err != nil {
+		return err
+	}
+	s, err := t.opt.Run.SaveState(t.done, map[string]func(io.Writer) error{
+		stateAdapter:   func(w io.Writer) error { return tensor.Encode(w, factors, nil) },
+		stateOptimizer: func(w io.Writer) error { return tensor.Encode(w, moments, nil) },
+		stateProgress:  func(w io.Writer) error { _, err := w.Write(progress); return err },
+	})
+	if err != nil {
+		return err
+	}
+	t.saved, t.savedAt = t.done, time.Now()
+	if err := t.opt.Run.Update(func(i *runs.Info) { i.Step = t.done }); err != nil {
+		return err
+	}
+	line := runs.FileLine{Kind: "state", Step: t.done, Path: t.relative(s.Dir), Bytes: s.Bytes, SHA256: s.SHA256, Seconds: time.Since(began).Seconds()}
+	if err := t.metrics.Write(line); err != nil {
+		return err
+	}
+	return t.opt.Run.PruneStates(t.cfg.Save.StateKeep)
+}
+
+// modelID stands for the base model: a replaced file is noticed on resume.
+func (t *trainer) modelID() string { return t.base.Identity() }
+
+func (t *trainer) relative(path string) string {
+	if rel, err := filepath.Rel(t.opt.Run.Dir(), path); err == nil {
+		return rel
+	}
+	return path
+}
+
+// restore goes on from the newest whole state. A run that never saved one starts again.
+func (t *trainer) restore() error {
+	if !t.opt.Resume {
+		return nil
+	}
+	run := t.opt.Run
+	s, skipped, err := run.LatestState()
+	for _, k := range skipped {
+		t.in.UI.Warn(fmt.Sprintf("state %s is damaged (%s) and is not used", k.Dir, k.Reason), "")
+		line := runs.EventLine{Level: "warn", Code: "state_skipped", Message: k.Reason, Details: map[string]any{"state": t.relative(k.Dir)}}
+		if e := t.metrics.Write(line); e != nil {
+			return e
+		}
+	}
+	if err != nil {
+		if run.Info().Step == 0 && len(skipped) == 0 {
+			return nil
+		}
+		return err
+	}
+	var p progressFile
+	if err := readState(s, stateProgress, func(b []byte) error { return json.Unmarshal(b, &p) }); err != nil {
+		return err
+	}
+	if p.DataHash != t.feed.hash() {
+		return fault.New(fault.Resume, run.Dir(), "the pictures or captions have changed since the run began: was %.12s, is %.12s", p.DataHash, t.feed.hash()).
+			Advise("put the old ones back, or start a new run from the adapter: --network-weights %s", run.FinalAdapter())
+	}
+	if p.Model != t.modelID() {
+		return fault.New(fault.Resume, run.Dir(), "the model has changed since the run began: was %s, is %s", p.Model, t.modelID()).
+			Advise("put the old file back, or start a new run")
+	}
+	if err := t.restoreFactors(s); err != nil {
+		return err
+	}
+	moments, err := stateTensors(s, stateOptimizer)
+	if err != nil {
+		return err
+	}
+	o := optim.State{Steps: p.Step}
+	for name, m := range moments {
+		o.Arrays = append(o.Arrays, optim.Array{Name: name, Data: m.Float32()})
+	}
+	if err := t.optimizer.Restore(o); err != nil {
+		return err
+	}
+	t.done, t.saved, t.losses = p.Step, p.Step, p.Losses
+	return nil
+}
+
+func (t *trainer) restoreFactors(s runs.State) error {
+	values, err := stateTensors(s, stateAdapter)
+	if err != nil {
+		return err
+	}
+	for _, f := range t.network.Factors() {
+		v, ok := values[f.Param.Name]
+		if !ok || !tensor.SameShape(v.Shape, f.Param.Shape) {
+			return fault.New(fault.Resume, s.Dir, "the state's %q has shape %v, the run's has %v", f.Param.Name, v.Shape, f.Param.Shape)
+		}
+		f.Host = v.Float32()
+	}
+	t.network.Push(t.backend)
+	return nil
+}
+
+func readState(s runs.State, name string, use func([]byte) error) error {
+	r, err := s.Open(name)
+	if err != nil {
+		return err
+	}
+	defer r.Close()
+	b, err := io.ReadAll(r)
+	if err == nil {
+		err = use(bytes.TrimSpace(b))
+	}
+	if err != nil {
+		return fault.New(fault.Resume, filepath.Join(s.Dir, name), "can't be read: %w", err)
+	}
+	return nil
+}
+
+func stateTensors(s runs.State, name string) (map[string]tensor.Tensor, error) {
+	f, err := tensor.OpenFile(filepath.Join(s.Dir, name))
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	all := map[string]tensor.Tensor{}
+	for _, n := range f.Names() {
+		if all[n], err = f.Read(n); err != nil {
+			return nil, err
+		}
+	}
+	return all, nil
+}
+
+// hashConfig returns a hash of every value of the configuration.
+func hashConfig(c *config.Config) string {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%+v", *c))
+	return hex.EncodeToString(sum[:])
+}
+
+func fileSize(path string) int64 {
+	if st, err := os.Stat(path); err == nil {
+		return st.Size()
+	}
+	return 0
+}
