@@ -117,13 +117,16 @@ func (f *pictures) prepare(ctx context.Context) error {
 	for _, im := range set.Images {
 		if im.Varies() {
 			f.lateText = true
-		} else if _, err := f.statesOf(ctx, im.CaptionAt(nil), true); err != nil {
+		} else if _, err := f.statesOf(ctx, fixedCaption(im), true); err != nil {
 			return err
 		}
 		f.progress.Add(1)
 	}
 	return nil
 }
+
+// fixedCaption is the text of a caption that doesn't vary, or one of its variants.
+func fixedCaption(im *dataset.Image) string { return im.CaptionAt(rng.New(0, "fixed caption", 0, 0)) }
 
 // release frees the parts of the model that no feed of fs needs any more.
 func release(m *pipeline.Model, fs ...*pictures) {

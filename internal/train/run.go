@@ -146,15 +146,18 @@ func (t *trainer) read() error {
 		total += s.Bytes()
 	}
 	t.progress.Phase(ui.ReadModel, int(total/unit))
+	shown, before := int64(0), int64(0)
 	for _, s := range stores {
-		shown := int64(0)
 		err := s.Load(t.backend, func(done int64) {
-			t.progress.Add(int(done/unit - shown))
-			shown = done / unit
+			if now := min((before+done)/unit, total/unit); now > shown {
+				t.progress.Add(int(now - shown))
+				shown = now
+			}
 		})
 		if err != nil {
 			return err
 		}
+		before += s.Bytes()
 	}
 	var programs []*pipeline.Program
 	for _, p := range t.engine.programs {

@@ -113,7 +113,7 @@ func (t *trainer) describeData(m *adapter.Metadata) {
 			tags = map[string]int{}
 			m.Tags[im.Folder] = tags
 		}
-		for _, tag := range strings.Split(im.CaptionAt(nil), ",") {
+		for _, tag := range strings.Split(fixedCaption(im), ",") {
 			if tag = strings.TrimSpace(tag); tag != "" {
 				tags[tag]++
 			}
