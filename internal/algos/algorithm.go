@@ -49,6 +49,7 @@ type Options struct {
 	RankDropout   float64 // probability that an output row of the change is left out, drawn per layer and forward
 	ModuleDropout float64 // probability that a layer's adapter is left out
 	NeuronDropout float64 // ordinary dropout on the adapter's output
+	Strength      float64 // what the change of a loaded adapter is multiplied by; 0 = 1
 	MaxNorm       bool    // the change's norm will be bounded: keep a scalar for it
 }
 

@@ -114,6 +114,9 @@ func loadLoRA(t Target, tensors map[string]tensor.Tensor, o Options) (Adapter, e
 		}
 		o.Alpha = float64(v[0])
 	}
+	if o.Strength != 0 {
+		o.Alpha *= o.Strength
+	}
 	l := sizedLoRA(t, o)
 	take := func(key string, from tensor.Tensor, shape ...int) (*Factor, error) {
 		if tensor.Elems(from.Shape) != tensor.Elems(shape) || from.Shape[0] != shape[0] {

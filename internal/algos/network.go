@@ -39,6 +39,20 @@ func (n *Network) Factors() []*Factor {
 	return all
 }
 
+// KeepAll calls set for every program input of the adapters with the values by which nothing is dropped.
+func (n *Network) KeepAll(set func(input string, values []float32)) {
+	for _, a := range n.Adapters {
+		for _, in := range a.Inputs() {
+			ones := make([]float32, in.Size)
+			for i := range ones {
+				ones[i] = 1
+			}
+			set(in.Name, ones)
+		}
+	}
+	set(SeedInput, make([]float32, 3))
+}
+
 // ParamCount returns the number of trained values.
 func (n *Network) ParamCount() int {
 	count := 0

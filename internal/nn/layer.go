@@ -9,6 +9,7 @@ type Layer struct {
 	Bias   *graph.Node       // [O], may be nil
 	Conv   graph.ConvOptions // for kernels
 	IsConv bool              // the module is a convolution, 1×1 included
+	Result *graph.Node       // of adapters below in a stack: what Base gives in place of the frozen layer's; nil without
 }
 
 // Extra is what a layer adds to its result besides its bias. Both may be nil.
@@ -25,6 +26,9 @@ type Adapter interface {
 
 // Base emits the frozen layer: x·Wᵀ or the convolution, + bias + extra.
 func (l *Layer) Base(g *graph.Graph, x *graph.Node, extra Extra) *graph.Node {
+	if l.Result != nil {
+		return l.Result // extra is part of it
+	}
 	if l.IsConv {
 		return g.Conv2d(x, l.W, l.Bias, extra.PerItem, extra.Add, l.Conv)
 	}
