@@ -65,6 +65,93 @@ static void load_a_grad(const gemm_job *g, int64_t b, int64_t m0, int64_t m, int
     }
 }
 
+// With a stride, an input pixel is seen through those taps only whose distance fits: pixels fall into stride×stride classes by their
+// remainders (py,px), and each class is a product of its own over its ny·nx taps. Rows are the class's pixels [n][rows][cols], inner axis [tap][o].
+typedef struct {
+    const lyc_conv_size *s;
+    int64_t py, px, rows, cols;
+    int64_t ky, kx, ny, nx; // first tap of each axis, number of taps
+} grad_class;
+
+static grad_class class_of(const lyc_conv_size *s, int64_t py, int64_t px) {
+    int64_t t = s->stride, ky = (py + s->pad_t) % t, kx = (px + s->pad_l) % t;
+    return (grad_class){.s = s, .py = py, .px = px, .rows = (s->h - py + t - 1) / t, .cols = (s->w - px + t - 1) / t, .ky = ky, .kx = kx,
+                        .ny = (s->kh - ky + t - 1) / t, .nx = (s->kw - kx + t - 1) / t};
+}
+
+LYC_INLINE int64_t class_tap(const grad_class *c, int64_t i) {
+    return (c->ky + i / c->nx * c->s->stride) * c->s->kw + c->kx + i % c->nx * c->s->stride;
+}
+
+static void load_a_class(const gemm_job *g, int64_t b, int64_t m0, int64_t m, int64_t k0, int64_t k, float *dst) {
+    (void)b;
+    const grad_class *c = g->with;
+    const lyc_conv_size *s = c->s;
+    for (int64_t i = 0; i < m; i++, dst += LDA) {
+        int64_t pixel = m0 + i, item = pixel / (c->rows * c->cols);
+        int64_t iy = pixel / c->cols % c->rows * s->stride + c->py, ix = pixel % c->cols * s->stride + c->px;
+        for (int64_t q = 0; q < k;) {
+            int64_t o = (k0 + q) % s->o, n = s->o - o < k - q ? s->o - o : k - q;
+            const float *src = grad_at(s, g->a, item, iy, ix, class_tap(c, (k0 + q) / s->o));
+            copy_run(dst + q, src ? src + o : 0, n);
+            q += n;
+        }
+    }
+}
+
+static const float *load_b_class(const gemm_job *g, int64_t b, int64_t p, int64_t k0, int64_t k, int64_t m, float *buf, int64_t *bs) {
+    (void)b, (void)m, (void)bs;
+    float *dst = buf;
+    while (k > 0) {
+        int64_t o = k0 % g->w.out, n = g->w.out - o < k ? g->w.out - o : k;
+        expand_transposed(g->w, class_tap(g->with, k0 / g->w.out), o, o + n, p * NR, dst);
+        dst += n * NR;
+        k0 += n;
+        k -= n;
+    }
+    return buf;
+}
+
+typedef struct {
+    const grad_class *c;
+    float *dx;
+    const float *sums, *add; // sums [n][rows][cols][c], NULL where no tap fits
+} place_job;
+
+// place_class writes rows [begin,end) of a class to their places.
+static void place_class(void *arg, int64_t begin, int64_t end, int thread) {
+    (void)thread;
+    place_job *j = arg;
+    const grad_class *c = j->c;
+    const lyc_conv_size *s = c->s;
+    for (int64_t row = begin; row < end; row++) {
+        int64_t iy = row % c->rows * s->stride + c->py;
+        for (int64_t q = 0; q < c->cols; q++) {
+            int64_t at = ((row / c->rows * s->h + iy) * s->w + q * s->stride + c->px) * s->c;
+            const float *src = j->sums ? j->sums + (row * c->cols + q) * s->c : 0, *add = j->add ? j->add + at : 0;
+            for (int64_t i = 0; i < s->c; i++) j->dx[at + i] = (src ? src[i] : 0) + (add ? add[i] : 0);
+        }
+    }
+}
+
+static int64_t class_floats(const lyc_conv_size *s) {
+    grad_class c = class_of(s, 0, 0); // the largest
+    return s->n * c.rows * c.cols * s->c;
+}
+
+static void strided_grad(const lyc_cpu *e, float *dx, const float *dy, lyc_weight w, const lyc_conv_size *s, const float *add, float *shared) {
+    for (int64_t py = 0; py < s->stride && py < s->h; py++)
+        for (int64_t px = 0; px < s->stride && px < s->w; px++) {
+            grad_class c = class_of(s, py, px);
+            int empty = c.ny <= 0 || c.nx <= 0;
+            gemm_job g = {.batch = 1, .m = s->n * c.rows * c.cols, .n = s->c, .k = c.ny * c.nx * s->o, .alpha = 1, .a = dy,
+                          .load_a = load_a_class, .load_b = load_b_class, .with = &c, .w = w, .c = shared, .ldc = s->c};
+            if (!empty) gemm_run(e, &g, 0);
+            place_job j = {&c, dx, empty ? 0 : shared, add};
+            lyc_parallel(e->pool, s->n * c.rows, 1 + 32768 / (c.cols * s->c), place_class, &j);
+        }
+}
+
 // pointwise reports whether the convolution is a matrix product of the pixels.
 static int pointwise(const lyc_conv_size *s) {
     return s->kh == 1 && s->kw == 1 && s->stride == 1 && !s->pad_t && !s->pad_l && !s->upsample && s->oh == s->h && s->ow == s->w;
@@ -90,6 +177,8 @@ static void conv_grad(const lyc_cpu *e, float *dx, const float *dy, lyc_weight w
         linear_grad(e, dx, dy, w, pixels, add);
     } else if (winograd_fits(&s, s.o)) {
         winograd_grad(e, dx, dy, w, &s, add, shared);
+    } else if (s.stride > 1 && !s.upsample) {
+        strided_grad(e, dx, dy, w, &s, add, shared);
     } else {
         gemm_job g = {.batch = 1, .m = pixels, .n = s.c, .k = s.kh * s.kw * s.o, .alpha = 1, .a = dy, .load_a = load_a_grad,
                       .load_b = load_b_weight_grad, .with = &s, .w = w, .c = dx, .ldc = s.c, .ep = {.add = add}};
@@ -99,7 +188,12 @@ static void conv_grad(const lyc_cpu *e, float *dx, const float *dy, lyc_weight w
 
 static lyc_bytes conv_forward_scratch(lyc_conv_size s) { return winograd_fits(&s, s.c) ? winograd_scratch(&s, s.c, s.o) : linear_scratch(); }
 
-static lyc_bytes conv_grad_scratch(lyc_conv_size s) { return winograd_fits(&s, s.o) ? winograd_scratch(&s, s.o, s.c) : linear_scratch(); }
+static lyc_bytes conv_grad_scratch(lyc_conv_size s) {
+    if (winograd_fits(&s, s.o)) return winograd_scratch(&s, s.o, s.c);
+    lyc_bytes b = linear_scratch();
+    if (s.stride > 1 && !s.upsample) b.shared = 4 * class_floats(&s);
+    return b;
+}
 
 // ---- The kernel's gradient: dw[o][tap][c] = Σ over pixels of dy[pixel][o]·x[pixel under tap][c], then reordered.
 

@@ -25,6 +25,8 @@ var convs = []kernels.Conv{
 	{N: 1, H: 10, W: 8, C: 3, O: 20, KH: 8, KW: 8, Stride: 2, PadT: 3, PadL: 3, OH: 5, OW: 4},
 	{N: 2, H: 5, W: 3, C: 20, O: 17, KH: 1, KW: 1, Stride: 1, OH: 5, OW: 3},
 	{N: 1, H: 6, W: 5, C: 18, O: 8, KH: 1, KW: 1, Stride: 2, OH: 3, OW: 3},
+	{N: 1, H: 7, W: 8, C: 18, O: 20, KH: 3, KW: 3, Stride: 3, PadT: 1, PadL: 2, OH: 3, OW: 3},
+	{N: 1, H: 3, W: 5, C: 6, O: 20, KH: 3, KW: 3, Stride: 2, PadT: 1, PadL: 1, OH: 3, OW: 5, Upsample: true},
 	{N: 1, H: 4, W: 9, C: 16, O: 20, KH: 1, KW: 3, Stride: 1, PadL: 1, OH: 4, OW: 9},
 	{N: 2, H: 48, W: 50, C: 16, O: 20, KH: 3, KW: 3, Stride: 1, PadT: 1, PadL: 1, OH: 48, OW: 50},
 }
