@@ -350,4 +350,3 @@ func (t *trainer) close(sum *Summary, err error) error {
 
 // configHash stands for the configuration that defines the run.
 func (t *trainer) configHash() string { return hashConfig(t.cfg) }
-

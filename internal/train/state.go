@@ -177,9 +177,12 @@ func stateTensors(s runs.State, name string) (map[string]tensor.Tensor, error) {
 	return all, nil
 }
 
-// hashConfig returns a hash of every value of the configuration.
+// hashConfig returns a hash of every value that defines the run's result: not where it is kept, when it is saved or on how many threads it runs.
 func hashConfig(c *config.Config) string {
-	sum := sha256.Sum256(fmt.Appendf(nil, "%+v", *c))
+	d := *c
+	d.Out, d.Threads, d.CPUISA, d.Device = "", 0, "", ""
+	d.Cache, d.Save, d.Sample, d.Log = config.Cache{}, config.Save{}, config.Sample{}, config.Log{}
+	sum := sha256.Sum256(fmt.Appendf(nil, "%+v", d))
 	return hex.EncodeToString(sum[:])
 }
 
