@@ -92,10 +92,10 @@ func runSample(ctx context.Context, opts sampleOptions, out *output) error {
 		return err
 	}
 	studio, err := opts.openStudio(cfg, backend)
+	defer studio.close()
 	if err != nil {
 		return err
 	}
-	defer studio.close()
 	for _, p := range prompts {
 		if err := p.Check(studio.model.VAEConfig().Factor()); err != nil {
 			return err
@@ -246,28 +246,24 @@ type studio struct {
 	sampler   *sample.Sampler
 }
 
+// openStudio opens the model and the adapters; the weights of the model are read with the first picture. The studio is to be closed after an error too.
 func (o *sampleOptions) openStudio(cfg *config.Config, b kernels.Backend) (s *studio, err error) {
 	s = &studio{backend: b}
-	defer func() {
-		if err != nil {
-			s.close()
-		}
-	}()
 	if s.base, err = checkpoint.Open(cfg.Model.Path); err != nil {
-		return nil, err
+		return s, err
 	}
 	if cfg.Model.VAE != "" {
 		if s.vae, err = checkpoint.OpenVAE(cfg.Model.VAE); err != nil {
-			return nil, err
+			return s, err
 		}
 		if err := s.base.FitsVAE(s.vae); err != nil {
-			return nil, err
+			return s, err
 		}
 	}
 	s.model = pipeline.New(s.base, s.vae, b)
 	for _, text := range o.adapters {
 		if err := s.addAdapter(text); err != nil {
-			return nil, err
+			return s, err
 		}
 	}
 	prediction := diffusion.Epsilon
@@ -348,4 +344,3 @@ func (out *output) place(path string) string {
 	}
 	return filepath.Join(out.dir, path)
 }
-

@@ -24,6 +24,6 @@ func TestScripts(t *testing.T) {
 			e.Vars = append(e.Vars, "XDG_CACHE_HOME="+e.WorkDir+"/cache")
 			return nil
 		},
-		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits},
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "tinymodel": tinyModel, "tinyadapter": tinyAdapter},
 	})
 }
