@@ -8,6 +8,7 @@ import (
 	"slices"
 	"testing"
 
+	"lycoris/internal/adapter"
 	"lycoris/internal/algos"
 	"lycoris/internal/checkpoint"
 	"lycoris/internal/diffusion"
@@ -17,6 +18,7 @@ import (
 	"lycoris/internal/network"
 	"lycoris/internal/pipeline"
 	"lycoris/internal/rng"
+	"lycoris/internal/tensor"
 	"lycoris/internal/testutil/tinymodel"
 )
 
@@ -182,5 +184,30 @@ func TestPictureErrors(t *testing.T) {
 	_, err := s.sampler().Picture(ctx, small, func(int, int) { stop(cause) })
 	if !errors.Is(err, cause) {
 		t.Errorf("%v, want the cause of the stop", err)
+	}
+}
+
+// An adapter read with a strength changes its layers by as much of what its file says.
+func TestStrength(t *testing.T) {
+	s := newStudio(t, writeModel(t), 2)
+	path := filepath.Join(t.TempDir(), "a.safetensors")
+	if err := adapter.Save(path, s.network(1, 1, algos.Options{}).Tensors(), nil, tensor.F32); err != nil {
+		t.Fatal(err)
+	}
+	load := func(strength float64) []float32 {
+		n, err := network.Load(path, s.base, algos.Options{Strength: strength})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n.Adapters[0].Delta()
+	}
+	whole, same, minusHalf := load(0), load(1), load(-0.5)
+	if !slices.Equal(whole, same) {
+		t.Error("strength 0 isn't the file's own")
+	}
+	for i, v := range whole {
+		if v == 0 || minusHalf[i] != -0.5*v {
+			t.Fatalf("element %d is %v, want -0.5 times %v", i, minusHalf[i], v)
+		}
 	}
 }
