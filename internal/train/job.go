@@ -73,6 +73,9 @@ func Prepare(in Input) (j *Job, err error) {
 	if err := j.countSteps(); err != nil {
 		return j, err
 	}
+	if _, err := j.prompts(); err != nil {
+		return j, err
+	}
 	j.groups = j.makeGroups()
 	return j, j.planMemory()
 }

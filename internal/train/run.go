@@ -94,16 +94,7 @@ func (t *trainer) start(ctx context.Context) error {
 			return err
 		}
 	}
-	if t.data != nil {
-		if t.held != nil {
-			release(t.model, t.data, t.held)
-		} else {
-			release(t.model, t.data)
-		}
-	} else if !t.engine.adaptsText {
-		t.model.Release(t.model.Text)
-		t.model.FreeArena()
-	}
+	t.releaseUnneeded()
 	if err := t.network.Allocate(t.backend); err != nil {
 		return err
 	}
