@@ -40,8 +40,8 @@ LYC_INLINE vf quick_gelu(vf x) {
 }
 
 LYC_INLINE vf quick_gelu_slope(vf x) {
-    vf z = 1.702f * x, rest, s = sigmoid(z, &rest);
-    return s * (1.0f + z * rest);
+    vf rest, s = sigmoid(1.702f * x, &rest);
+    return s + s * rest * 1.702f * x; // in this order: 1.702·x may overflow
 }
 
 // normal_tail returns Φ(-|x|), and e^(-x²/2) in *bell. Φ(-a) = e^(-a²/2)·Q(a), where (a+3)·Q(a) is smooth in u = (a-3)/(a+3): a polynomial of degree 8,

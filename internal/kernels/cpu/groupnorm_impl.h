@@ -8,8 +8,8 @@ typedef struct {
     const float *dy, *x, *stats, *gamma, *beta, *add;
     lyc_groupnorm_size s;
     int64_t block, blocks; // pixels of a block; blocks of an item
-    // Shared scratch. part holds two sums for each channel of each block; the others are per channel of each item, their meaning depends on the pass.
-    float *part;          // [n,blocks,2,c]
+    // Shared scratch. part holds up to three sums for each channel of each block; the others are per channel of each item, their meaning depends on the pass.
+    float *part;          // [n,blocks,3,c]
     float *a, *b, *k, *l; // [n,c]
     const lyc_cpu *e;
 } groupnorm_job;
@@ -22,14 +22,14 @@ static int64_t group_block(int64_t c) {
 
 static lyc_bytes groupnorm_scratch(lyc_groupnorm_size s) {
     int64_t block = group_block(s.c), blocks = (s.p + block - 1) / block;
-    return (lyc_bytes){4 * s.n * s.c * (2 * blocks + 4), 0};
+    return (lyc_bytes){4 * s.n * s.c * (3 * blocks + 4), 0};
 }
 
 static groupnorm_job groupnorm_job_of(const lyc_cpu *e, lyc_groupnorm_size s) {
     groupnorm_job g = {.s = s, .e = e, .block = group_block(s.c)};
     g.blocks = (s.p + g.block - 1) / g.block;
     g.part = lyc_shared(e->pool);
-    g.a = g.part + s.n * g.blocks * 2 * s.c;
+    g.a = g.part + s.n * g.blocks * 3 * s.c;
     g.b = g.a + s.n * s.c;
     g.k = g.b + s.n * s.c;
     g.l = g.k + s.n * s.c;
@@ -44,51 +44,51 @@ LYC_INLINE int64_t group_pixels(const groupnorm_job *g, int64_t t, int64_t *item
     return g->s.p - p < g->block ? g->s.p - p : g->block;
 }
 
-// Pass 1 of the forward: mean and sum of squared distances from it, per channel of the block.
+// Pass 1 of the forward. First the mean of each channel of the block, as float has it; then Σ d and Σ d² of the distances d from it. Σ d is what the
+// mean lost to rounding.
 LYC_INLINE void group_sum(float *sum, const float *x, int64_t pixels, int64_t c, int64_t n) {
     vf s = load_part(sum, n);
     LYC_UNROLL for (int64_t p = 0; p < pixels; p++) s += load_part(x + p * c, n);
     store_part(sum, s, n);
 }
 
-LYC_INLINE void group_square(float *sum, const float *mean, const float *x, int64_t pixels, int64_t c, int64_t n) {
-    vf s = load_part(sum, n), m = load_part(mean, n);
+LYC_INLINE void group_distance(float *sum, float *square, const float *mean, const float *x, int64_t pixels, int64_t c, int64_t n) {
+    vf s = load_part(sum, n), q = load_part(square, n), m = load_part(mean, n);
     LYC_UNROLL for (int64_t p = 0; p < pixels; p++) {
         vf d = load_part(x + p * c, n) - m;
-        s = v_fma(d, d, s);
+        s += d;
+        q = v_fma(d, d, q);
     }
     store_part(sum, s, n);
+    store_part(square, q, n);
 }
 
-// The same for all channels of 4 pixels, or of 1.
-LYC_INLINE void group_sums(float *sum, const float *mean, const float *x, const int64_t pixels, int64_t c) {
+// The same for all channels of 4 pixels, or of 1. part is [3,c]: mean, Σ d, Σ d².
+LYC_INLINE void group_sums(float *part, const float *x, const int64_t pixels, int64_t c) {
     int64_t j = 0;
-    if (!mean) {
-        for (; j + LYC_VL <= c; j += LYC_VL) group_sum(sum + j, x + j, pixels, c, LYC_VL);
-        if (j < c) group_sum(sum + j, x + j, pixels, c, c - j);
-    } else {
-        for (; j + LYC_VL <= c; j += LYC_VL) group_square(sum + j, mean + j, x + j, pixels, c, LYC_VL);
-        if (j < c) group_square(sum + j, mean + j, x + j, pixels, c, c - j);
-    }
+    for (; j + LYC_VL <= c; j += LYC_VL) group_sum(part + j, x + j, pixels, c, LYC_VL);
+    if (j < c) group_sum(part + j, x + j, pixels, c, c - j);
 }
 
-static void group_moments(float *mean, float *square, const float *x, int64_t pixels, int64_t c) {
-    memset(mean, 0, 4 * (size_t)c);
-    memset(square, 0, 4 * (size_t)c);
-    int64_t p = 0;
-    for (; p + 4 <= pixels; p += 4) group_sums(mean, 0, x + p * c, 4, c);
-    for (; p < pixels; p++) group_sums(mean, 0, x + p * c, 1, c);
-    for (int64_t j = 0; j < c; j++) mean[j] /= (float)pixels;
-    for (p = 0; p + 4 <= pixels; p += 4) group_sums(square, mean, x + p * c, 4, c);
-    for (; p < pixels; p++) group_sums(square, mean, x + p * c, 1, c);
+LYC_INLINE void group_distances(float *part, const float *x, const int64_t pixels, int64_t c) {
+    int64_t j = 0;
+    for (; j + LYC_VL <= c; j += LYC_VL) group_distance(part + c + j, part + 2 * c + j, part + j, x + j, pixels, c, LYC_VL);
+    if (j < c) group_distance(part + c + j, part + 2 * c + j, part + j, x + j, pixels, c, c - j);
 }
 
 static void group_moments_task(void *arg, int64_t begin, int64_t end, int thread) {
     (void)thread;
     groupnorm_job *g = arg;
     for (int64_t t = begin; t < end; t++) {
-        int64_t item, at, pixels = group_pixels(g, t, &item, &at), c = g->s.c;
-        group_moments(g->part + t * 2 * c, g->part + t * 2 * c + c, g->x + at, pixels, c);
+        int64_t item, at, pixels = group_pixels(g, t, &item, &at), c = g->s.c, p = 0;
+        float *part = g->part + t * 3 * c;
+        const float *x = g->x + at;
+        memset(part, 0, 12 * (size_t)c);
+        for (; p + 4 <= pixels; p += 4) group_sums(part, x + p * c, 4, c);
+        for (; p < pixels; p++) group_sums(part, x + p * c, 1, c);
+        for (int64_t j = 0; j < c; j++) part[j] /= (float)pixels;
+        for (p = 0; p + 4 <= pixels; p += 4) group_distances(part, x + p * c, 4, c);
+        for (; p < pixels; p++) group_distances(part, x + p * c, 1, c);
     }
 }
 
@@ -99,20 +99,20 @@ static void group_stats_task(void *arg, int64_t begin, int64_t end, int thread) 
     int64_t c = g->s.c, size = c / g->s.groups;
     for (int64_t t = begin; t < end; t++) {
         int64_t item = t / g->s.groups, c0 = t % g->s.groups * size;
-        const float *part = g->part + item * g->blocks * 2 * c + c0;
+        const float *part = g->part + item * g->blocks * 3 * c + c0;
         double sum = 0, square = 0, count = (double)(g->s.p * size);
         for (int64_t b = 0; b < g->blocks; b++) {
             int64_t left = g->s.p - b * g->block;
             double pixels = (double)(left < g->block ? left : g->block);
-            for (int64_t j = 0; j < size; j++) sum += pixels * part[b * 2 * c + j];
+            for (int64_t j = b * 3 * c; j < b * 3 * c + size; j++) sum += pixels * part[j] + part[c + j];
         }
         double mean = sum / count;
         for (int64_t b = 0; b < g->blocks; b++) {
             int64_t left = g->s.p - b * g->block;
             double pixels = (double)(left < g->block ? left : g->block);
-            for (int64_t j = 0; j < size; j++) {
-                double d = part[b * 2 * c + j] - mean;
-                square += part[b * 2 * c + c + j] + pixels * d * d;
+            for (int64_t j = b * 3 * c; j < b * 3 * c + size; j++) {
+                double d = part[j] - mean; // Σ (x - mean)² of the channel, x - mean being its distance + d
+                square += part[2 * c + j] + d * (2 * part[c + j] + pixels * d);
             }
         }
         double inverse = 1 / sqrt(square / count + g->s.eps);
