@@ -86,15 +86,16 @@ func betas64() []float64 {
 	return betas
 }
 
-// betas32 returns β(i) as torch.linspace(√β₀, √β₁, 1000)**2 does: the line is walked from both ends to the middle.
+// betas32 returns β(i) as torch.linspace(√β₀, √β₁, 1000)**2 does: the line is walked from both ends to the middle, with
+// fused products (one rounding).
 func betas32() []float32 {
 	lo, hi := float32(math.Sqrt(betaStart)), float32(math.Sqrt(betaEnd))
 	step := (hi - lo) / (TrainTimesteps - 1)
 	betas := make([]float32, TrainTimesteps)
 	for i := range betas {
-		b := lo + float32(step*float32(i))
+		b := float32(float64(lo) + float64(step)*float64(i))
 		if i >= TrainTimesteps/2 {
-			b = hi - float32(step*float32(TrainTimesteps-1-i))
+			b = float32(float64(hi) - float64(step)*float64(TrainTimesteps-1-i))
 		}
 		betas[i] = b * b
 	}

@@ -1,7 +1,9 @@
 package tokenizer
 
 import (
+	"bufio"
 	"bytes"
+	"cmp"
 	"compress/gzip"
 	_ "embed"
 	"fmt"
@@ -49,11 +51,8 @@ func readTable(compressed []byte) (*table, error) {
 	if err != nil {
 		return nil, err
 	}
-	var text strings.Builder
-	text.Grow(4 << 20)
-	if _, err := io.Copy(&text, unzip); err != nil {
-		return nil, err
-	}
+	lines := bufio.NewScanner(unzip) // reads no further than the merges that count, a sixth of the file
+	lines.Scan()
 
 	t := &table{merges: make(map[pair]int32, numMerges)}
 	ids := make(map[string]int32, VocabSize)
@@ -62,15 +61,15 @@ func readTable(compressed []byte) (*table, error) {
 		ids[string(char.rune)] = int32(id)
 		ids[string(char.rune)+wordEnd] = int32(id) + 256
 	}
-	_, rest, _ := strings.Cut(text.String(), "\n")
 	for i := range int32(numMerges) {
-		var line string
-		line, rest, _ = strings.Cut(rest, "\n")
-		left, right, _ := strings.Cut(line, " ")
+		if !lines.Scan() {
+			return nil, fmt.Errorf("merge %d is missing: %w", i, cmp.Or(lines.Err(), io.ErrUnexpectedEOF))
+		}
+		left, right, _ := strings.Cut(lines.Text(), " ")
 		l, knowLeft := ids[left]
 		r, knowRight := ids[right]
 		if !knowLeft || !knowRight {
-			return nil, fmt.Errorf("merge %d: %q has an unknown piece", i, line)
+			return nil, fmt.Errorf("merge %d: %q has an unknown piece", i, lines.Text())
 		}
 		ids[left+right] = firstMerge + i
 		t.merges[pair{l, r}] = firstMerge + i
