@@ -86,8 +86,8 @@ func betas64() []float64 {
 	return betas
 }
 
-// betas32 returns β(i) as torch.linspace(√β₀, √β₁, 1000)**2 does: the line is walked from both ends to the middle, with
-// fused products (one rounding).
+// betas32 returns β(i) as torch.linspace(√β₀, √β₁, 1000)**2 does: the line is walked from both ends to the middle, each point rounded once
+// (a fused multiply-add, here in float64, where the product is exact).
 func betas32() []float32 {
 	lo, hi := float32(math.Sqrt(betaStart)), float32(math.Sqrt(betaEnd))
 	step := (hi - lo) / (TrainTimesteps - 1)
