@@ -65,3 +65,6 @@ cover: ## test coverage by package
 
 clean: ## remove what was built
 	rm -rf bin demo-run build
+
+# The targets of the CUDA backend, once it is here.
+-include cuda.mk
