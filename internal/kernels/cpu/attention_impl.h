@@ -30,56 +30,58 @@ LYC_INLINE vf exp2_low(vf x) {
     return (vf)((vu)p + ((vu)t << 23));
 }
 
-// pack_square and unpack_square move one square between rows (ld apart, `rows` of them, width columns) and columns (NR apart).
+// pack_square and unpack_square move one square between rows (ld apart, `rows` of them, `width` columns) and columns (NR apart). One with fewer rows
+// or columns than lanes goes through a whole one in memory.
 LYC_INLINE void pack_square(float *dst, const float *src, int64_t ld, int64_t rows, int64_t width, vf factor) {
-    vf r[LYC_VL];
-    LYC_UNROLL for (int i = 0; i < LYC_VL; i++) {
-        r[i] = v_zero();
-        if (i < rows) r[i] = (width == LYC_VL ? v_load(src + i * ld) : v_load_n(src + i * ld, width)) * factor;
+    float whole[LYC_VL * LYC_VL], *to = dst;
+    int64_t to_ld = NR;
+    if (__builtin_expect(rows < LYC_VL || width < LYC_VL, 0)) {
+        memset(whole, 0, sizeof whole);
+        for (int64_t i = 0; i < rows; i++) memcpy(whole + i * LYC_VL, src + i * ld, 4 * (size_t)width);
+        src = to = whole, ld = to_ld = LYC_VL;
     }
+    vf r[LYC_VL];
+    LYC_UNROLL for (int i = 0; i < LYC_VL; i++) r[i] = v_load(src + i * ld) * factor;
     v_transpose(r);
-    LYC_UNROLL for (int i = 0; i < LYC_VL; i++)
-        if (i < width) v_store(dst + i * NR, r[i]);
+    LYC_UNROLL for (int i = 0; i < LYC_VL; i++) v_store(to + i * to_ld, r[i]);
+    if (to == whole)
+        for (int64_t i = 0; i < width; i++) memcpy(dst + i * NR, whole + i * LYC_VL, 4 * LYC_VL);
 }
 
 LYC_INLINE void unpack_square(float *dst, int64_t ld, const float *src, int64_t rows, int64_t width, vf factor) {
-    vf r[LYC_VL];
-    LYC_UNROLL for (int i = 0; i < LYC_VL; i++) r[i] = i < width ? v_load(src + i * NR) * factor : v_zero();
-    v_transpose(r);
-    LYC_UNROLL for (int i = 0; i < LYC_VL; i++) {
-        if (i >= rows) continue;
-        if (width == LYC_VL)
-            v_store(dst + i * ld, r[i]);
-        else
-            v_store_n(dst + i * ld, r[i], width);
+    float whole[LYC_VL * LYC_VL], *to = dst;
+    int64_t from_ld = NR, to_ld = ld;
+    if (__builtin_expect(rows < LYC_VL || width < LYC_VL, 0)) {
+        memset(whole, 0, sizeof whole);
+        for (int64_t i = 0; i < width; i++) memcpy(whole + i * LYC_VL, src + i * NR, 4 * LYC_VL);
+        src = to = whole, from_ld = to_ld = LYC_VL;
     }
+    vf r[LYC_VL];
+    LYC_UNROLL for (int i = 0; i < LYC_VL; i++) r[i] = v_load(src + i * from_ld) * factor;
+    v_transpose(r);
+    LYC_UNROLL for (int i = 0; i < LYC_VL; i++) v_store(to + i * to_ld, r[i]);
+    if (to == whole)
+        for (int64_t i = 0; i < rows; i++) memcpy(dst + i * ld, whole + i * LYC_VL, 4 * (size_t)width);
 }
 
 // pack_panel writes dst [d][NR] = factor·srcᵀ for n <= NR rows of src; columns behind the n-th are zero. unpack_panel writes n rows dst = (src [d][NR] · factor)ᵀ,
 // factor one number per column. Where d isn't a multiple of the vector the last square lies over the one before it.
-static void pack_panel(float *dst, const float *src, int64_t ld, int64_t n, int64_t d, float factor) {
-    vf f = v_set(factor);
+static __attribute__((noinline)) void pack_panel(float *dst, const float *src, int64_t ld, int64_t n, int64_t d, float factor) {
     for (int64_t h = 0; h < NR; h += LYC_VL) {
         int64_t rows = n - h < 0 ? 0 : n - h < LYC_VL ? n - h : LYC_VL;
         for (int64_t j = 0; j < d; j += LYC_VL) {
             int64_t at = d < LYC_VL || j + LYC_VL <= d ? j : d - LYC_VL, width = d < LYC_VL ? d : LYC_VL;
-            if (rows == LYC_VL && width == LYC_VL)
-                pack_square(dst + at * NR + h, src + h * ld + at, ld, LYC_VL, LYC_VL, f);
-            else
-                pack_square(dst + at * NR + h, src + h * ld + at, ld, rows, width, f);
+            pack_square(dst + at * NR + h, src + h * ld + at, ld, rows, width, v_set(factor));
         }
     }
 }
 
-static void unpack_panel(float *dst, int64_t ld, const float *src, int64_t n, int64_t d, const vf factor[2]) {
+static __attribute__((noinline)) void unpack_panel(float *dst, int64_t ld, const float *src, int64_t n, int64_t d, const vf factor[2]) {
     for (int64_t h = 0; h < n; h += LYC_VL) {
         int64_t rows = n - h < LYC_VL ? n - h : LYC_VL;
         for (int64_t j = 0; j < d; j += LYC_VL) {
             int64_t at = d < LYC_VL || j + LYC_VL <= d ? j : d - LYC_VL, width = d < LYC_VL ? d : LYC_VL;
-            if (rows == LYC_VL && width == LYC_VL)
-                unpack_square(dst + h * ld + at, ld, src + at * NR + h, LYC_VL, LYC_VL, factor[h / LYC_VL]);
-            else
-                unpack_square(dst + h * ld + at, ld, src + at * NR + h, rows, width, factor[h / LYC_VL]);
+            unpack_square(dst + h * ld + at, ld, src + at * NR + h, rows, width, factor[h / LYC_VL]);
         }
     }
 }
@@ -209,12 +211,13 @@ static void attention_forward(const lyc_cpu *e, float *out, float *lse, const fl
 
 enum { STRIP_ROWS = 12, STRIP_WIDTH = 5 }; // at most
 
-// keep makes the compiler hold a vector in a register instead of loading it anew for each use: loads, not products, bound a strip of two rows.
+// keep returns x and makes the compiler hold it in a register instead of loading it anew for each use: loads, not products, bound a strip of two rows.
+LYC_INLINE vf keep(vf x) {
 #if defined(LYC_AVX512) || defined(LYC_AVX2) && LYC_VL == 8
-#define keep(x) __asm__("" : "+v"(x))
-#else
-#define keep(x) ((void)0)
+    __asm__("" : "+v"(x));
 #endif
+    return x;
+}
 
 // strip_of: c [m, w vectors] = Σk a[i·LDS + k]·b[k·ld + ..], or added to c. Rows of a are keys, k is queries, b and c have rows as long as a head.
 LYC_INLINE void strip_of(const int m, const int w, int64_t k, const float *a, const float *b, float *c, int64_t ld, int add) {
@@ -232,8 +235,7 @@ LYC_INLINE void strip_of(const int m, const int w, int64_t k, const float *a, co
         } else {
             LYC_UNROLL for (int i = 0; i < m; i++) held[i] = v_set(a[i * LDS]);
             LYC_UNROLL for (int j = 0; j < w; j++) {
-                vf y = v_load(b + j * LYC_VL);
-                keep(y);
+                vf y = keep(v_load(b + j * LYC_VL));
                 LYC_UNROLL for (int i = 0; i < m; i++) s[i][j] = v_fma(held[i], y, s[i][j]);
             }
         }

@@ -54,11 +54,10 @@ static void dropout_task(void *arg, int64_t begin, int64_t end, int thread) {
         vu c[4] = {lane + (uint32_t)block, (uint32_t)(block >> 32) - (vu){0}, (uint32_t)g->salt - (vu){0}, (uint32_t)(g->salt >> 32) - (vu){0}};
         philox(c, g->key[0], g->key[1]);
         // Words lie side by side for LYC_VL counters; elements want the four words of one counter side by side.
-        float factor[5 * LYC_VL];
-        vf square[LYC_VL];
-        LYC_UNROLL for (int k = 0; k < LYC_VL; k++) square[k] = k < 4 ? v_select((vi)(c[k & 3] >= g->limit), v_set(g->scale), v_zero()) : v_zero();
-        v_transpose(square);
-        LYC_UNROLL for (int k = 0; k < LYC_VL; k++) v_store(factor + 4 * k, square[k]); // four lanes count, the next store covers the others
+        float words[4][LYC_VL], factor[4 * LYC_VL];
+        for (int w = 0; w < 4; w++) v_store(words[w], v_select((vi)(c[w] >= g->limit), v_set(g->scale), v_zero()));
+        for (int k = 0; k < LYC_VL; k++)
+            for (int w = 0; w < 4; w++) factor[4 * k + w] = words[w][k];
         int64_t n = last - i < 4 * LYC_VL ? last - i : 4 * LYC_VL, j = 0;
         // Where it is dropped the result is 0, be x what it may.
         for (; j + LYC_VL <= n; j += LYC_VL) {

@@ -67,13 +67,13 @@ LYC_INLINE void group_distance(float *sum, float *square, const float *mean, con
 LYC_INLINE void group_sums(float *part, const float *x, const int64_t pixels, int64_t c) {
     int64_t j = 0;
     for (; j + LYC_VL <= c; j += LYC_VL) group_sum(part + j, x + j, pixels, c, LYC_VL);
-    if (j < c) group_sum(part + j, x + j, pixels, c, c - j);
+    for (int64_t p = 0; j < c && p < pixels; p++) group_sum(part + j, x + p * c + j, 1, c, c - j);
 }
 
 LYC_INLINE void group_distances(float *part, const float *x, const int64_t pixels, int64_t c) {
     int64_t j = 0;
     for (; j + LYC_VL <= c; j += LYC_VL) group_distance(part + c + j, part + 2 * c + j, part + j, x + j, pixels, c, LYC_VL);
-    if (j < c) group_distance(part + c + j, part + 2 * c + j, part + j, x + j, pixels, c, c - j);
+    for (int64_t p = 0; j < c && p < pixels; p++) group_distance(part + c + j, part + 2 * c + j, part + j, x + p * c + j, 1, c, c - j);
 }
 
 static void group_moments_task(void *arg, int64_t begin, int64_t end, int thread) {
@@ -188,8 +188,8 @@ LYC_INLINE void group_grad_sums(const groupnorm_job *g, float *sum, int64_t item
     const float *m = g->a + item * c, *r = g->b + item * c, *x = g->x + at, *dy = g->dy + at;
     for (; j + LYC_VL <= c; j += LYC_VL)
         group_grad_sum(sum + j, sum + c + j, dy + j, x + j, m + j, r + j, g->gamma + j, g->beta + j, with_silu, pixels, c, LYC_VL);
-    if (j < c)
-        group_grad_sum(sum + j, sum + c + j, dy + j, x + j, m + j, r + j, g->gamma + j, g->beta + j, with_silu, pixels, c, c - j);
+    for (int64_t p = 0; j < c && p < pixels; p++)
+        group_grad_sum(sum + j, sum + c + j, dy + p * c + j, x + p * c + j, m + j, r + j, g->gamma + j, g->beta + j, with_silu, 1, c, c - j);
 }
 
 LYC_INLINE void group_grad_sum_block(const groupnorm_job *g, float *sum, int64_t item, int64_t at, int64_t pixels, const int with_silu) {

@@ -1,7 +1,8 @@
 // The kernel tables: one per instruction set, all with the same functions.
 //
-// A family (gemm, conv, attention, norm, activation, elementwise, blocks, copy, dropout) is NAME.h (contract, table type), NAME_impl.h (the C, compiled once per instruction set
-// through kernels_impl.h, ending in the table LYC_NAME(lyc_NAME)), NAME.c (what Go calls: dispatch through the table), NAME.go (checks, binding).
+// A family (gemm, conv, attention, norm, activation, elementwise, blocks, copy, dropout) is NAME.h (contract, table type), NAME_impl.h (the C,
+// compiled once per instruction set through kernels_impl.h, ending in the table LYC_NAME(lyc_NAME)), NAME.c (what Go calls: dispatch through the
+// table), NAME.go (checks, binding).
 #ifndef LYC_KERNELS_H
 #define LYC_KERNELS_H
 
