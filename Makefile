@@ -26,7 +26,7 @@ demo: build ## train an adapter on photographs that ship here, in a minute
 test: setup check ## everything .ci/run runs: checks, then all tests
 	$(GO) test -timeout 20m ./...
 
-check: vet fmt race nocgo ## the checks that come before the tests
+check: vet fmt lint race nocgo ## the checks that come before the tests
 
 vet: ## go vet
 	$(GO) vet ./...
@@ -34,7 +34,7 @@ vet: ## go vet
 fmt: ## fail if gofmt would change a file
 	@bad=$$(git ls-files '*.go' | xargs gofmt -l); if [ -n "$$bad" ]; then echo "gofmt would change:"; echo "$$bad"; exit 1; fi
 
-lint: ## staticcheck (not part of test yet)
+lint: ## staticcheck
 	$(GO) run $(STATICCHECK) ./...
 
 race: ## the race detector on the packages without C

@@ -29,7 +29,7 @@ func (o attention) run(b kernels.Backend, out, in [][]float32) {
 
 func (o attention) grad(g *Graph, n, dy *Node, want []bool) []*Node {
 	q, k, v := n.in[0], n.in[1], n.in[2]
-	dq := g.add(attentionGrad{o.s}, q.shape, dy, n, n.aux[0], q, k, v)
+	dq := g.add(attentionGrad(o), q.shape, dy, n, n.aux[0], q, k, v)
 	return []*Node{dq, g.output(dq, k.shape...), g.output(dq, v.shape...)}
 }
 

@@ -13,7 +13,7 @@ func (activate) inPlace() []int { return []int{0} }
 func (o activate) run(b kernels.Backend, out, in [][]float32) { b.Activate(out[0], in[0], o.f) }
 
 func (o activate) grad(g *Graph, n, dy *Node, want []bool) []*Node {
-	return []*Node{g.add(activateGrad{o.f}, n.shape, dy, n.in[0])}
+	return []*Node{g.add(activateGrad(o), n.shape, dy, n.in[0])}
 }
 
 type activateGrad struct{ f kernels.Activation }

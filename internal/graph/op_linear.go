@@ -21,6 +21,7 @@ type linear struct{ w *Weight }
 func (o linear) name() string { return "linear " + o.w.Name }
 func (linear) inPlace() []int { return []int{2} }
 func (linear) addSlot() int   { return 2 }
+func (o linear) size() any    { return kernels.LinearSize{O: o.w.Shape[0], I: o.w.Shape[1]} }
 
 func (o linear) run(b kernels.Backend, out, in [][]float32) {
 	m := len(in[0]) / o.w.Shape[1]
@@ -30,7 +31,7 @@ func (o linear) run(b kernels.Backend, out, in [][]float32) {
 func (o linear) grad(g *Graph, n, dy *Node, want []bool) []*Node {
 	d := make([]*Node, 3)
 	if want[0] {
-		d[0] = g.add(linearGrad{o.w}, n.in[0].shape, dy, nil)
+		d[0] = g.add(linearGrad(o), n.in[0].shape, dy, nil)
 	}
 	if want[1] {
 		d[1] = g.SumBlocks(dy, nil, n.in[1].shape, 1)
@@ -47,6 +48,7 @@ type linearGrad struct{ w *Weight }
 func (o linearGrad) name() string { return "linear gradient " + o.w.Name }
 func (linearGrad) inPlace() []int { return []int{1} }
 func (linearGrad) addSlot() int   { return 1 }
+func (o linearGrad) size() any    { return kernels.LinearSize{O: o.w.Shape[0], I: o.w.Shape[1]} }
 
 func (o linearGrad) run(b kernels.Backend, out, in [][]float32) {
 	b.LinearGrad(out[0], in[0], o.w.Packed, len(in[0])/o.w.Shape[0], in[1])
@@ -117,7 +119,7 @@ func (o conv) run(b kernels.Backend, out, in [][]float32) {
 func (o conv) grad(g *Graph, n, dy *Node, want []bool) []*Node {
 	d := make([]*Node, 4)
 	if want[0] {
-		d[0] = g.add(convGrad{o.w, o.c}, n.in[0].shape, dy, nil)
+		d[0] = g.add(convGrad(o), n.in[0].shape, dy, nil)
 	}
 	epilogueGrad(g, n, dy, want[1:], d[1:])
 	return d
@@ -165,7 +167,7 @@ type convFree struct{ c kernels.Conv }
 func (convFree) name() string   { return "conv" }
 func (convFree) inPlace() []int { return []int{4} }
 func (convFree) addSlot() int   { return 4 }
-func (o convFree) size() any    { return o.c }
+func (o convFree) size() any    { return kernels.FreeConv(o.c) }
 
 func (o convFree) run(b kernels.Backend, out, in [][]float32) {
 	b.ConvFree(out[0], in[0], in[1], o.c, kernels.Epilogue{Bias: in[2], PerItem: in[3], Add: in[4]})
@@ -174,10 +176,10 @@ func (o convFree) run(b kernels.Backend, out, in [][]float32) {
 func (o convFree) grad(g *Graph, n, dy *Node, want []bool) []*Node {
 	d := make([]*Node, 5)
 	if want[1] {
-		d[1] = g.add(convWeightGrad{o.c}, n.in[1].shape, dy, n.in[0])
+		d[1] = g.add(convWeightGrad(o), n.in[1].shape, dy, n.in[0])
 	}
 	if want[0] {
-		d[0] = g.add(convFreeGrad{o.c}, n.in[0].shape, dy, n.in[1], nil)
+		d[0] = g.add(convFreeGrad(o), n.in[0].shape, dy, n.in[1], nil)
 	}
 	epilogueGrad(g, n, dy, want[2:], d[2:])
 	return d
@@ -188,7 +190,7 @@ type convFreeGrad struct{ c kernels.Conv }
 func (convFreeGrad) name() string   { return "conv gradient" }
 func (convFreeGrad) inPlace() []int { return []int{2} }
 func (convFreeGrad) addSlot() int   { return 2 }
-func (o convFreeGrad) size() any    { return o.c }
+func (o convFreeGrad) size() any    { return kernels.FreeConv(o.c) }
 
 func (o convFreeGrad) run(b kernels.Backend, out, in [][]float32) {
 	b.ConvFreeGrad(out[0], in[0], in[1], o.c, in[2])
@@ -199,7 +201,7 @@ func (convFreeGrad) grad(*Graph, *Node, *Node, []bool) []*Node { panic("graph: s
 type convWeightGrad struct{ c kernels.Conv }
 
 func (convWeightGrad) name() string { return "conv weight gradient" }
-func (o convWeightGrad) size() any  { return o.c }
+func (o convWeightGrad) size() any  { return kernels.FreeConv(o.c) }
 
 func (o convWeightGrad) run(b kernels.Backend, out, in [][]float32) {
 	b.ConvWeightGrad(out[0], in[0], in[1], o.c)

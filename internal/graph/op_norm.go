@@ -25,11 +25,11 @@ func (o groupNorm) grad(g *Graph, n, dy *Node, want []bool) []*Node {
 	x, gamma, beta, stats := n.in[0], n.in[1], n.in[2], n.aux[0]
 	d := make([]*Node, 3)
 	if want[1] || want[2] {
-		d[1] = g.add(groupNormParamGrad{o.s}, gamma.shape, dy, x, stats, gamma, beta)
+		d[1] = g.add(groupNormParamGrad(o), gamma.shape, dy, x, stats, gamma, beta)
 		d[2] = g.output(d[1], beta.shape...)
 	}
 	if want[0] {
-		d[0] = g.add(groupNormGrad{o.s}, x.shape, dy, x, stats, gamma, beta, nil)
+		d[0] = g.add(groupNormGrad(o), x.shape, dy, x, stats, gamma, beta, nil)
 	}
 	return d
 }
@@ -72,6 +72,7 @@ func (g *Graph) LayerNorm(x, gamma, beta *Node, eps float32) *Node {
 type layerNorm struct{ s kernels.LayerNorm }
 
 func (layerNorm) name() string { return "layer norm" }
+func (o layerNorm) size() any  { return o.s }
 
 func (o layerNorm) run(b kernels.Backend, out, in [][]float32) {
 	b.LayerNorm(out[0], out[1], in[0], in[1], in[2], o.s)
@@ -81,11 +82,11 @@ func (o layerNorm) grad(g *Graph, n, dy *Node, want []bool) []*Node {
 	x, gamma, stats := n.in[0], n.in[1], n.aux[0]
 	d := make([]*Node, 3)
 	if want[1] || want[2] {
-		d[1] = g.add(layerNormParamGrad{o.s}, gamma.shape, dy, x, stats)
+		d[1] = g.add(layerNormParamGrad(o), gamma.shape, dy, x, stats)
 		d[2] = g.output(d[1], n.in[2].shape...)
 	}
 	if want[0] {
-		d[0] = g.add(layerNormGrad{o.s}, x.shape, dy, x, stats, gamma, nil)
+		d[0] = g.add(layerNormGrad(o), x.shape, dy, x, stats, gamma, nil)
 	}
 	return d
 }
@@ -95,6 +96,7 @@ type layerNormGrad struct{ s kernels.LayerNorm }
 func (layerNormGrad) name() string   { return "layer norm gradient" }
 func (layerNormGrad) inPlace() []int { return []int{4} }
 func (layerNormGrad) addSlot() int   { return 4 }
+func (o layerNormGrad) size() any    { return o.s }
 
 func (o layerNormGrad) run(b kernels.Backend, out, in [][]float32) {
 	b.LayerNormGrad(out[0], in[0], in[1], in[2], in[3], in[4], o.s)

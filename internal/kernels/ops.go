@@ -42,6 +42,9 @@ type Conv struct {
 // Rows returns the output pixels N·OH·OW.
 func (c Conv) Rows() int { return c.N * c.OH * c.OW }
 
+// FreeConv is a [Conv] whose kernel is not frozen, for [Backend.ScratchBytes] of ConvFree and its gradients.
+type FreeConv Conv
+
 // MatMul gives the sizes of c[b] = alpha·op(a[b])·op(b[b]) (+ add), all row-major, op(a) [M,K] and op(b) [K,N].
 type MatMul struct {
 	Batch          int // 1 or more

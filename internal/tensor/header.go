@@ -229,11 +229,10 @@ func (p *headerParser) object(member func(at int, key string)) {
 		return
 	}
 	for {
-		at := p.pos
 		if p.peek() != '"' {
 			p.fail(p.pos, "want a name in quotes: %s", p.found())
 		}
-		at = p.pos
+		at := p.pos
 		key := p.quoted()
 		p.expect(':', ":")
 		p.space()

@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
-	"sync"
 
 	"lycoris/internal/dataset"
 	"lycoris/internal/diffusion"
@@ -34,7 +33,6 @@ type pictures struct {
 	// What changes from step to step in ways that can't be prepared, found by prepare:
 	latePictures, lateText bool
 
-	mu      sync.Mutex
 	moments map[string][]float32 // by picture and geometry
 	states  map[string][]float32 // by caption
 	epoch   int

@@ -157,24 +157,18 @@ func (e *engine) setDropout(r *graph.Program, update, k int, train bool) {
 	if !e.dropout {
 		return
 	}
+	if !train {
+		e.network.KeepAll(r.Set)
+		return
+	}
 	forward := uint64(update)*uint64(e.gradAccum) + uint64(k)
 	for i, a := range e.network.Adapters {
 		for _, in := range a.Inputs() {
 			values := make([]float32, in.Size)
-			if train {
-				in.Fill(values, rng.New(e.seed, "adapter dropout", forward, uint64(i)))
-			} else {
-				for j := range values {
-					values[j] = 1
-				}
-			}
+			in.Fill(values, rng.New(e.seed, "adapter dropout", forward, uint64(i)))
 			r.Set(in.Name, values)
 		}
 	}
-	seed := make([]float32, 3)
-	if train {
-		s := rng.New(e.seed, "neuron dropout", forward, 0)
-		seed[0], seed[1], seed[2] = floatBits(s.Uint32()), floatBits(s.Uint32()), 1
-	}
-	r.Set(algos.SeedInput, seed)
+	s := rng.New(e.seed, "neuron dropout", forward, 0)
+	r.Set(algos.SeedInput, []float32{floatBits(s.Uint32()), floatBits(s.Uint32()), 1})
 }

@@ -45,8 +45,7 @@ type trainer struct {
 	saved     int       // update of the newest state
 	savedAt   time.Time
 	began     time.Time
-	adapter   string        // last adapter written
-	rest      time.Duration // moving guess of what saves and samples still cost
+	adapter   string // last adapter written
 }
 
 // averaged is the number of updates that loss_avg covers.

@@ -12,7 +12,7 @@ import (
 )
 
 // ScratchBytes returns the scratch that any op of this size needs beside its operands, all threads together. A kernels.Conv stands for the ops with a
-// frozen kernel, a [FreeConv] for the others. Each family adds a case here; sizes of ops that need none return 0.
+// frozen kernel, a kernels.FreeConv for the others. Each family adds a case here; sizes of ops that need none return 0.
 func (b *Backend) ScratchBytes(size any) int64 {
 	switch s := size.(type) {
 	case kernels.LinearSize:
@@ -22,7 +22,7 @@ func (b *Backend) ScratchBytes(size any) int64 {
 	case kernels.Conv:
 		c := b.convSize(s)
 		return max(b.total(C.lyc_conv_scratch(b.c, c)), b.total(C.lyc_conv_grad_scratch(b.c, c)))
-	case FreeConv:
+	case kernels.FreeConv:
 		c := b.convSize(kernels.Conv(s))
 		return max(b.total(C.lyc_conv_free_scratch(b.c, c)), b.total(C.lyc_conv_weight_grad_scratch(b.c, c)))
 	case kernels.Attention:
@@ -34,9 +34,6 @@ func (b *Backend) ScratchBytes(size any) int64 {
 	}
 	panic(fmt.Sprintf("cpu: ScratchBytes: no op has a size of type %T", size))
 }
-
-// FreeConv is a kernels.Conv whose kernel is trained: ScratchBytes then covers ConvFree, ConvFreeGrad and ConvWeightGrad.
-type FreeConv kernels.Conv
 
 func (b *Backend) total(s C.lyc_bytes) int64 {
 	return int64(s.shared) + int64(s.per_thread)*int64(b.Threads())
