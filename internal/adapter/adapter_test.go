@@ -18,7 +18,9 @@ import (
 	"lycoris/internal/tensor"
 )
 
-var loraSet = []KeySet{{Algorithm: "lora", Keys: []string{"lora_down.weight", "lora_up.weight", "lora_mid.weight", "alpha"}, Mark: []string{"lora_up.weight", "lora_down.weight"}}}
+var loraSet = []KeySet{{Algorithm: "lora", Keys: []string{"lora_down.weight", "lora_up.weight", "lora_mid.weight", "alpha"}, Is: func(shape func(string) []int) bool {
+	return shape("lora_up.weight") != nil || shape("lora_down.weight") != nil
+}}}
 
 func sd1() *Table { return NewTable(arch.UNetModules(arch.SD15UNet()), arch.CLIPModules(arch.CLIPL())) }
 

@@ -16,7 +16,8 @@ import (
 type KeySet struct {
 	Algorithm string
 	Keys      []string // suffixes of its tensors
-	Mark      []string // a module that has one of these is of this algorithm; sets are tried in order
+	// Is reports whether a module is of this algorithm, from the shapes of its tensors by suffix (nil: absent). Sets are tried in order.
+	Is func(shape func(suffix string) []int) bool
 }
 
 // File is an open adapter file.
@@ -125,7 +126,7 @@ func (f *File) classify(sets []KeySet) error {
 	var strange []string
 	others := map[string]int{} // modules of algorithms that aren't in sets
 	for _, m := range f.Modules {
-		i := slices.IndexFunc(sets, func(s KeySet) bool { return slices.ContainsFunc(s.Mark, m.Has) })
+		i := slices.IndexFunc(sets, func(s KeySet) bool { return s.Is(m.Shape) })
 		if i < 0 {
 			name := ""
 			for suffix := range m.keys {
@@ -235,9 +236,12 @@ func (m *Module) Suffixes() []string { return slices.Sorted(maps.Keys(m.keys)) }
 // Has reports whether the module has a tensor with the suffix.
 func (m *Module) Has(suffix string) bool { _, ok := m.keys[suffix]; return ok }
 
-// Shape returns the shape of a tensor, nil if there is none.
+// Shape returns the shape of a tensor, empty for a single number; nil if there is none.
 func (m *Module) Shape(suffix string) []int {
-	info, _ := m.file.Info(m.keys[suffix])
+	info, ok := m.file.Info(m.keys[suffix])
+	if ok && info.Shape == nil {
+		return []int{}
+	}
 	return info.Shape
 }
 

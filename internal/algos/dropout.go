@@ -24,7 +24,7 @@ func (o Options) stepInputs(t Target) []StepInput {
 	if !o.dropsRows() {
 		return nil
 	}
-	fill := func(dst []float32, s *rng.Stream) {
+	fill := func(dst []float32, s *rng.Stream, _ Step) {
 		whole := float32(1)
 		if o.ModuleDropout > 0 && s.Float64() < o.ModuleDropout {
 			whole = 0
@@ -55,4 +55,29 @@ func (o Options) addDelta(b *nn.Builder, t Target, base, delta *graph.Node) *gra
 		delta = b.G.Dropout(delta, b.Input(SeedInput, 3), salt.Sum64(), float32(o.NeuronDropout))
 	}
 	return b.G.Add(base, delta)
+}
+
+// moduleMaskInput names the input of a target's switch.
+func moduleMaskInput(t Target) string { return "module mask " + t.Name }
+
+// moduleInputs returns the input that module dropout needs where the change is not a sum of rows that can be masked one by one: a switch.
+func (o Options) moduleInputs(t Target) []StepInput {
+	if o.ModuleDropout == 0 {
+		return nil
+	}
+	fill := func(dst []float32, s *rng.Stream, _ Step) {
+		dst[0] = 1
+		if s.Float64() < o.ModuleDropout {
+			dst[0] = 0
+		}
+	}
+	return []StepInput{{Name: moduleMaskInput(t), Size: 1, Fill: fill}}
+}
+
+// maskModule applies the switch of moduleInputs to a change.
+func (o Options) maskModule(b *nn.Builder, t Target, change *graph.Node) *graph.Node {
+	if o.ModuleDropout == 0 {
+		return change
+	}
+	return b.G.MulBlocks(change, b.Input(moduleMaskInput(t), 1), 1)
 }

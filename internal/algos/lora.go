@@ -23,8 +23,9 @@ var LoRA = Algorithm{
 	Name:    "lora",
 	Aliases: []string{"locon"},
 	Doc:     "low-rank product up·down; convolutions too",
+	Takes:   []string{"dim", "alpha", "tucker", "use_scalar", "rs_lora"},
 	Keys:    []string{keyDown, keyMid, keyUp, keyAlpha},
-	Mark:    []string{keyUp, keyDown},
+	Is:      marked(keyUp, keyDown),
 	New:     newLoRA,
 	Load:    loadLoRA,
 }
@@ -36,8 +37,7 @@ var LoRA = Algorithm{
 //
 // with s = alpha/R, or alpha/√R for rs-LoRA; σ is 1, a trained scalar, or what BoundNorm made of it.
 type lora struct {
-	target    Target
-	options   Options
+	module
 	scale     float64
 	fileAlpha float64 // alpha such that fileAlpha/R is the scale
 	down      *Factor // [R,I] or [R,I,kh,kw]
@@ -77,7 +77,7 @@ func sizedLoRA(t Target, o Options) *lora {
 	if o.Alpha == 0 {
 		o.Alpha = float64(o.Rank)
 	}
-	l := &lora{target: t, options: o, scale: o.Alpha / float64(o.Rank), fileAlpha: o.Alpha}
+	l := &lora{module: module{target: t, options: o, inputs: o.stepInputs(t)}, scale: o.Alpha / float64(o.Rank), fileAlpha: o.Alpha}
 	if o.RSLoRA {
 		root := math.Sqrt(float64(o.Rank))
 		l.scale, l.fileAlpha = o.Alpha/root, o.Alpha*root
@@ -145,10 +145,7 @@ func loadLoRA(t Target, tensors map[string]tensor.Tensor, o Options) (Adapter, e
 	return l, nil
 }
 
-func (l *lora) Target() Target        { return l.target }
 func (l *lora) Algorithm() *Algorithm { return &LoRA }
-func (l *lora) Rank() int             { return l.options.Rank }
-func (l *lora) Inputs() []StepInput   { return l.options.stepInputs(l.target) }
 
 func (l *lora) Factors() []*Factor {
 	f := []*Factor{l.up, l.down}
@@ -164,6 +161,9 @@ func (l *lora) Factors() []*Factor {
 // Forward emits base(x) + s·h·(σ·mask∘up)ᵀ with h the low-rank image of x: never ΔW, never a full weight gradient. The row mask and σ act on up,
 // the smallest place that they commute to.
 func (l *lora) Forward(b *nn.Builder, layer *nn.Layer, x *graph.Node, extra nn.Extra) *graph.Node {
+	if l.options.Form == FormWeight {
+		return l.throughWeight(b, layer, x, extra, l)
+	}
 	g := b.G
 	base := layer.Base(g, x, extra)
 	up := l.options.maskRows(b, l.target, b.Param(l.up.Param))
@@ -229,29 +229,20 @@ func scaled(v []float32, by float32) []float32 {
 	return out
 }
 
-// Delta multiplies the factors out, in float64.
-func (l *lora) Delta() []float32 {
-	t, r := l.target, l.options.Rank
-	cols := tensor.Elems(t.Shape[1:])
-	down := l.down.Host // [R, I·kh·kw]
-	if l.mid != nil {
-		down = l.core()
+// Change emits s·σ·mask∘(up·down).
+func (l *lora) Change(b *nn.Builder, _ *graph.Node) *graph.Node {
+	g, r := b.G, l.options.Rank
+	up := l.options.maskRows(b, l.target, b.Param(l.up.Param))
+	if l.sigma != nil {
+		up = g.MulBlocks(up, b.Param(l.sigma.Param), up.Elems())
 	}
-	out, s := make([]float32, t.Out()*cols), l.strength()
-	row := make([]float64, cols)
-	for o := range t.Out() {
-		clear(row)
-		for p := range r {
-			f := s * float64(l.up.Host[o*r+p])
-			for i, d := range down[p*cols : (p+1)*cols] {
-				row[i] += f * float64(d)
-			}
-		}
-		for i, v := range row {
-			out[o*cols+i] = float32(v)
-		}
+	down := b.Param(l.down.Param)
+	if l.mid != nil { // Σ_q mid[p,q,:]·down[q,i], the window last
+		mid := g.Reshape(g.Permute(b.Param(l.mid.Param), 0, 2, 3, 1), r*l.target.Window(), r)
+		down = g.Permute(g.Reshape(g.MatMul(mid, down, graph.MatMulOptions{}), r, l.target.Window(), l.target.In()), 0, 2, 1)
 	}
-	return out
+	product := g.MatMul(up, g.Reshape(down, r, down.Elems()/r), graph.MatMulOptions{Alpha: float32(l.scale)})
+	return g.Reshape(product, l.target.Shape...)
 }
 
 // core returns Σ_q mid[p,q,:]·down[q,i] as [R, I·kh·kw].

@@ -11,7 +11,6 @@ import (
 	"lycoris/internal/kernels"
 	"lycoris/internal/kernels/ref"
 	"lycoris/internal/nn"
-	"lycoris/internal/rng"
 	"lycoris/internal/tensor"
 	"lycoris/internal/testutil"
 )
@@ -136,66 +135,6 @@ func (c loconCase) check(t *testing.T, b kernels.Backend, all map[string]tensor.
 					t.Errorf("saved up: error %.1e", e)
 				}
 			}
-		}
-	}
-}
-
-// A new adapter changes nothing, and what it saves loads as itself.
-func TestLoRAStartsAtZeroAndLoads(t *testing.T) {
-	for _, shape := range [][]int{{6, 5}, {6, 5, 1, 1}, {6, 5, 3, 3}} {
-		for _, o := range []Options{{Rank: 2}, {Rank: 3, Alpha: 1, RSLoRA: true}, {Rank: 2, Tucker: true}, {Rank: 2, UseScalar: true}, {Rank: 2, MaxNorm: true}} {
-			target := Target{Name: "x", Path: "unet.x", Shape: shape, Stride: 1}
-			a, err := newLoRA(target, o, rng.New(1, "test", 0, 0))
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, v := range a.Delta() {
-				if v != 0 {
-					t.Fatalf("%v %+v: the change of a new adapter is %v", shape, o, v)
-				}
-			}
-			for _, f := range a.Factors() {
-				for i := range f.Host {
-					f.Host[i] = float32(i%7) - 2.5
-				}
-			}
-			file := map[string]tensor.Tensor{}
-			for _, f := range a.Tensors() {
-				file[f.Name] = f.Tensor
-			}
-			again, err := loadLoRA(target, file, Options{})
-			if err != nil {
-				t.Fatal(err)
-			}
-			if e := testutil.MaxRel(again.Delta(), a.Delta()); !(e <= 1e-6) {
-				t.Errorf("%v %+v: the change differs by %.1e after saving and loading", shape, o, e)
-			}
-		}
-	}
-}
-
-// BoundNorm is upstream's: what is above the limit comes down to it, the rest stays.
-func TestLoRABoundNorm(t *testing.T) {
-	for _, limit := range []float64{0.1, 1e6} {
-		a, err := newLoRA(Target{Name: "x", Shape: []int{6, 5, 3, 3}}, Options{Rank: 2, MaxNorm: true, Tucker: true}, rng.New(1, "test", 0, 0))
-		if err != nil {
-			t.Fatal(err)
-		}
-		l := a.(*lora)
-		for i := range l.up.Host {
-			l.up.Host[i] = 0.3
-		}
-		norm := func() float64 {
-			var sum float64
-			for _, v := range a.Delta() {
-				sum += float64(v) * float64(v)
-			}
-			return math.Sqrt(sum)
-		}
-		want := norm()
-		before, after := a.BoundNorm(limit)
-		if math.Abs(before-want) > 1e-5*want || math.Abs(after-norm()) > 1e-5*after || math.Abs(after-math.Min(want, limit)) > 1e-5*after {
-			t.Errorf("limit %v: norm %v to %v, want %v to %v, is %v", limit, before, after, want, math.Min(want, limit), norm())
 		}
 	}
 }

@@ -43,11 +43,15 @@ func (n *Network) Factors() []*Factor {
 func (n *Network) KeepAll(set func(input string, values []float32)) {
 	for _, a := range n.Adapters {
 		for _, in := range a.Inputs() {
-			ones := make([]float32, in.Size)
-			for i := range ones {
-				ones[i] = 1
+			values := make([]float32, in.Size)
+			if in.Keep != nil {
+				in.Keep(values)
+			} else {
+				for i := range values {
+					values[i] = 1
+				}
 			}
-			set(in.Name, ones)
+			set(in.Name, values)
 		}
 	}
 	set(SeedInput, make([]float32, 3))
@@ -77,6 +81,25 @@ func slabFloats(factors []*Factor) int {
 
 // aligned rounds up to a cache line of float32.
 func aligned(n int) int { return (n + 15) / 16 * 16 }
+
+// Start gives adapters whose first values depend on the frozen weights what they need, layer by layer; read returns the weight of a layer. It comes before
+// Allocate.
+func (n *Network) Start(read func(t Target) ([]float32, error)) error {
+	for _, a := range n.Adapters {
+		s, ok := a.(Starter)
+		if !ok {
+			continue
+		}
+		w, err := read(a.Target())
+		if err != nil {
+			return err
+		}
+		if err := s.Start(w); err != nil {
+			return err
+		}
+	}
+	return nil
+}
 
 // Allocate gives all factors memory in b, values in one slab and gradients in another, and uploads the initial values.
 func (n *Network) Allocate(b kernels.Backend) error {

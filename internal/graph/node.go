@@ -14,6 +14,9 @@ type Graph struct {
 	segment  int // segment that new nodes belong to, 0 = none
 	segments int
 	backward bool // nodes built now belong to the gradient
+
+	transient    bool // nodes built now are transient
+	hasTransient bool
 }
 
 // Node is one value of the program.
@@ -25,6 +28,8 @@ type Node struct {
 	aux      []*Node // further outputs of the same op; their op is auxOutput
 	segment  int
 	backward bool
+
+	transient bool // never kept for the gradient: computed again
 }
 
 // op is what a node computes.
@@ -79,7 +84,7 @@ type Param struct {
 
 // add appends a node.
 func (g *Graph) add(o op, shape []int, in ...*Node) *Node {
-	n := &Node{id: len(g.nodes), op: o, in: in, shape: slices.Clone(shape), segment: g.segment, backward: g.backward}
+	n := &Node{id: len(g.nodes), op: o, in: in, shape: slices.Clone(shape), segment: g.segment, backward: g.backward, transient: g.transient}
 	g.nodes = append(g.nodes, n)
 	return n
 }
@@ -102,6 +107,15 @@ func (g *Graph) Segment(build func()) {
 	g.segment = 0
 }
 
+// Transient runs build; the values of the nodes it makes are not kept for the gradient but computed again right before a gradient node reads them, with or
+// without checkpointing. It is for what is large and cheap, such as a weight with its change.
+func (g *Graph) Transient(build func()) {
+	outer := g.transient
+	g.transient, g.hasTransient = true, true
+	build()
+	g.transient = outer
+}
+
 // Input returns a leaf that is set before each run through [Program.Input].
 func (g *Graph) Input(name string, shape ...int) *Node { return g.leaf(inputLeaf{name}, shape) }
 
@@ -119,7 +133,7 @@ func (g *Graph) Vector(v *Vector) *Node {
 // leaf adds a node that belongs to no segment: recomputation never clones it.
 func (g *Graph) leaf(o op, shape []int) *Node {
 	n := g.add(o, shape)
-	n.segment = 0
+	n.segment, n.transient = 0, false
 	return n
 }
 

@@ -13,7 +13,7 @@ func (g *Graph) Reshape(x *Node, shape ...int) *Node {
 		return x
 	}
 	must(tensor.Elems(shape) == x.Elems(), "reshape %v to %v", x.shape, shape)
-	return g.add(view{0}, shape, x)
+	return g.add(view{}, shape, x)
 }
 
 // Items returns items [from,to) of the first axis of x; no data moves.
@@ -21,16 +21,22 @@ func (g *Graph) Items(x *Node, from, to int) *Node {
 	must(0 <= from && from < to && to <= x.shape[0], "items %d to %d of %v", from, to, x.shape)
 	shape := slices.Clone(x.shape)
 	shape[0] = to - from
-	return g.add(view{from * (x.Elems() / x.shape[0])}, shape, x)
+	return g.add(view{offset: from * (x.Elems() / x.shape[0])}, shape, x)
 }
 
 // view names a part of its input's buffer.
-type view struct{ offset int }
+type view struct {
+	offset   int
+	constant bool // no gradient
+}
 
 func (view) name() string                                  { return "view" }
 func (view) run(kernels.Backend, [][]float32, [][]float32) {}
 
 func (o view) grad(g *Graph, n, dy *Node, want []bool) []*Node {
+	if o.constant {
+		return []*Node{nil}
+	}
 	x := n.in[0]
 	must(x.Elems() == n.Elems(), "the gradient of a part %v of %v is not built", n.shape, x.shape)
 	return []*Node{g.Reshape(dy, x.shape...)}

@@ -41,8 +41,8 @@ const alignment = 16
 // right before it; values that leave a segment are kept.
 func NewPlan(g *Graph, outputs []*Node, opt PlanOptions) *Plan {
 	order := needed(g, outputs)
-	if opt.Recompute {
-		order, outputs = recompute(order, outputs)
+	if opt.Recompute || g.hasTransient {
+		order, outputs = recompute(order, outputs, opt.Recompute)
 	}
 	p := &Plan{outputs: outputs, inputs: map[string]*Node{}, of: map[*Node]*buffer{}, skipped: map[*Node]bool{}}
 	for _, n := range order {
@@ -80,13 +80,13 @@ func needed(g *Graph, outputs []*Node) []*Node {
 	return order
 }
 
-// recompute returns order and outputs with the insides of segments computed again for the gradient nodes that read them. The graph itself stays as it
-// is: gradient nodes are copied.
-func recompute(order, outputs []*Node) ([]*Node, []*Node) {
+// recompute returns order and outputs with transient nodes and, with segments, the insides of segments computed again for the gradient nodes that read
+// them. The graph itself stays as it is: gradient nodes are copied.
+func recompute(order, outputs []*Node, segments bool) ([]*Node, []*Node) {
 	kept := map[*Node]bool{} // read by a forward node outside its segment
 	for _, n := range order {
 		for _, in := range n.in {
-			if in != nil && in.segment != 0 && in.segment != n.segment && !n.backward {
+			if in != nil && in.segment != 0 && in.segment != n.segment && !n.backward && !in.transient {
 				kept[in] = true
 			}
 		}
@@ -94,7 +94,7 @@ func recompute(order, outputs []*Node) ([]*Node, []*Node) {
 	for _, o := range outputs {
 		kept[o] = true
 	}
-	r := &recomputation{kept: kept, copies: map[*Node]*Node{}}
+	r := &recomputation{kept: kept, segments: segments, copies: map[*Node]*Node{}}
 	for _, n := range order {
 		switch {
 		case !n.backward:
@@ -114,9 +114,18 @@ func recompute(order, outputs []*Node) ([]*Node, []*Node) {
 
 // recomputation collects the new order; copies holds the stand-in of each gradient node and of each recomputed forward node.
 type recomputation struct {
-	order  []*Node
-	kept   map[*Node]bool
-	copies map[*Node]*Node
+	order    []*Node
+	kept     map[*Node]bool
+	segments bool
+	copies   map[*Node]*Node
+}
+
+// again reports whether n is computed again; a view goes with what it shows.
+func (r *recomputation) again(n *Node) bool {
+	if _, ok := n.op.(view); ok && r.again(n.in[0]) {
+		return true
+	}
+	return (n.transient || r.segments && n.segment != 0) && !r.kept[n]
 }
 
 // operand returns what a gradient node reads in place of n.
@@ -124,13 +133,13 @@ func (r *recomputation) operand(n *Node) *Node {
 	if n == nil || r.copies[n] != nil {
 		return r.copies[n]
 	}
-	if a, ok := n.op.(auxOutput); ok && n.segment != 0 {
-		if r.kept[n.in[0]] {
+	if a, ok := n.op.(auxOutput); ok {
+		if !r.again(n.in[0]) {
 			return n
 		}
 		return r.operand(n.in[0]).aux[a.index]
 	}
-	if n.segment == 0 || r.kept[n] {
+	if !r.again(n) {
 		return n
 	}
 	return r.copy(n)

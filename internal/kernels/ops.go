@@ -106,7 +106,9 @@ type Backend interface {
 
 	// Pack lays a frozen [O,I] or [O,I,kh,kw] weight out for Linear and Conv2d. F32, F16 and BF16 keep their precision; src.Data is not kept.
 	Pack(src tensor.Tensor) (Weight, error)
-	Unpack(Weight) []float32 // its values, row-major, on the host: for rebuild forms, merging and tests
+	Unpack(Weight) []float32 // its values, row-major, on the host: for merging and tests
+	// Expand: y = the values of w, row-major, + add; add may be nil or y.
+	Expand(y []float32, w Weight, add []float32)
 	Release(Weight)
 
 	// ScratchBytes returns what the ops of these sizes (values of Conv, MatMul, Attention, …, or LinearSize) need beside their

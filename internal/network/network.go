@@ -33,14 +33,14 @@ func Targets(base *checkpoint.Model) []Target {
 }
 
 func target(c arch.Component, m arch.Module) Target {
-	return Target{algos.Target{Path: string(c) + "." + m.Path, Name: adapter.Name(c, m.Path), Shape: m.Shape, Stride: m.Stride, Pad: m.Pad}, c, m}
+	return Target{algos.Target{Path: string(c) + "." + m.Path, Name: adapter.Name(c, m.Path), Shape: m.Shape, Bias: m.Bias, Stride: m.Stride, Pad: m.Pad}, c, m}
 }
 
 // keySets tells internal/adapter what the algorithms' tensors are called.
 func keySets() []adapter.KeySet {
 	var sets []adapter.KeySet
 	for _, a := range algos.All {
-		sets = append(sets, adapter.KeySet{Algorithm: a.Name, Keys: a.Keys, Mark: a.Mark})
+		sets = append(sets, adapter.KeySet{Algorithm: a.Name, Keys: a.Keys, Is: a.Is})
 	}
 	return sets
 }
@@ -59,9 +59,9 @@ func Load(path string, base *checkpoint.Model, o algos.Options) (*algos.Network,
 		if err != nil {
 			return nil, err
 		}
-		algo := algos.Detect(m.Has)
-		if algo == nil {
-			return nil, fault.BadInput(path, "%q is of no algorithm of this version", m.Target.Name)
+		algo, err := algos.ByName(m.Algorithm)
+		if err != nil {
+			return nil, err
 		}
 		a, err := algo.Load(target(m.Target.Component, m.Target.Module).Target, tensors, o)
 		if err != nil {

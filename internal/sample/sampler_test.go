@@ -15,6 +15,7 @@ import (
 	"lycoris/internal/fault"
 	"lycoris/internal/kernels"
 	"lycoris/internal/kernels/cpu"
+	"lycoris/internal/kernels/ref"
 	"lycoris/internal/network"
 	"lycoris/internal/pipeline"
 	"lycoris/internal/rng"
@@ -199,7 +200,12 @@ func TestStrength(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return n.Adapters[0].Delta()
+		a := n.Adapters[0]
+		change, err := algos.Change(ref.Open(), a, tensor.FromFloat32(tensor.F32, a.Target().Shape, make([]float32, tensor.Elems(a.Target().Shape))))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return change
 	}
 	whole, same, minusHalf := load(0), load(1), load(-0.5)
 	if !slices.Equal(whole, same) {

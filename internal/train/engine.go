@@ -130,7 +130,7 @@ func (e *engine) forward(ctx context.Context, m *micro, update, k int, train boo
 	if err := e.setText(ctx, r, m); err != nil {
 		return nil, err
 	}
-	e.setDropout(r, update, k, train)
+	e.setDropout(r, m, update, k, train)
 	if err := r.Run(ctx); err != nil {
 		return nil, err
 	}
@@ -153,7 +153,7 @@ func (e *engine) setText(ctx context.Context, r *graph.Program, m *micro) error 
 }
 
 // setDropout draws the masks of a forward; without train nothing is dropped. One stream per layer and forward.
-func (e *engine) setDropout(r *graph.Program, update, k int, train bool) {
+func (e *engine) setDropout(r *graph.Program, m *micro, update, k int, train bool) {
 	if !e.dropout {
 		return
 	}
@@ -165,7 +165,7 @@ func (e *engine) setDropout(r *graph.Program, update, k int, train bool) {
 	for i, a := range e.network.Adapters {
 		for _, in := range a.Inputs() {
 			values := make([]float32, in.Size)
-			in.Fill(values, rng.New(e.seed, "adapter dropout", forward, uint64(i)))
+			in.Fill(values, rng.New(e.seed, "adapter dropout", forward, uint64(i)), algos.Step{Timesteps: m.timesteps})
 			r.Set(in.Name, values)
 		}
 	}

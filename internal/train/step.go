@@ -4,6 +4,7 @@ import (
 	"context"
 	"math"
 
+	"lycoris/internal/algos"
 	"lycoris/internal/fault"
 	"lycoris/internal/optim"
 )
@@ -67,7 +68,11 @@ func (t *trainer) boundNorms() (b normBound) {
 	}
 	t.network.Pull(t.backend)
 	for _, a := range t.network.Adapters {
-		before, after := a.BoundNorm(limit)
+		n, ok := a.(algos.Bounded)
+		if !ok {
+			continue
+		}
+		before, after := n.BoundNorm(limit)
 		if after != before {
 			b.scaled++
 		}

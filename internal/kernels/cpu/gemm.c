@@ -4,7 +4,7 @@ int64_t lyc_weight_bytes(const lyc_cpu *e, lyc_weight w) { return e->kernels->ge
 
 void lyc_pack(const lyc_cpu *e, lyc_weight w, const void *src) { e->kernels->gemm->pack(e, w, src); }
 
-void lyc_unpack(const lyc_cpu *e, float *dst, lyc_weight w) { e->kernels->gemm->unpack(e, dst, w); }
+void lyc_unpack(const lyc_cpu *e, float *dst, lyc_weight w, const float *add) { e->kernels->gemm->unpack(e, dst, w, add); }
 
 void lyc_linear(const lyc_cpu *e, float *y, const float *x, lyc_weight w, int64_t m, lyc_epilogue ep) {
     e->kernels->gemm->linear(e, y, x, w, m, ep);

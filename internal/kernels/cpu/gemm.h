@@ -44,10 +44,10 @@ typedef struct lyc_bytes {
 // One set of functions per instruction set. Sizes have been checked; scratch is reserved.
 typedef struct lyc_gemm_table {
     int nr;
-    // pack lays a row-major [out,in,taps] source (any alignment) out in w.data, which has weight_bytes(w) bytes. unpack is its inverse, in floats.
+    // pack lays a row-major [out,in,taps] source (any alignment) out in w.data, which has weight_bytes(w) bytes. unpack is its inverse, in floats, + add (NULL for none; may be dst).
     int64_t (*weight_bytes)(lyc_weight w);
     void (*pack)(const struct lyc_cpu *e, lyc_weight w, const void *src);
-    void (*unpack)(const struct lyc_cpu *e, float *dst, lyc_weight w);
+    void (*unpack)(const struct lyc_cpu *e, float *dst, lyc_weight w, const float *add);
     // y [m,out] = x [m,in]·wᵀ + epilogue
     void (*linear)(const struct lyc_cpu *e, float *y, const float *x, lyc_weight w, int64_t m, lyc_epilogue ep);
     // dx [m,in] = dy [m,out]·w + add
@@ -59,7 +59,7 @@ typedef struct lyc_gemm_table {
 
 int64_t lyc_weight_bytes(const struct lyc_cpu *e, lyc_weight w);
 void lyc_pack(const struct lyc_cpu *e, lyc_weight w, const void *src);
-void lyc_unpack(const struct lyc_cpu *e, float *dst, lyc_weight w);
+void lyc_unpack(const struct lyc_cpu *e, float *dst, lyc_weight w, const float *add);
 void lyc_linear(const struct lyc_cpu *e, float *y, const float *x, lyc_weight w, int64_t m, lyc_epilogue ep);
 void lyc_linear_grad(const struct lyc_cpu *e, float *dx, const float *dy, lyc_weight w, int64_t m, const float *add);
 lyc_bytes lyc_linear_scratch(const struct lyc_cpu *e);

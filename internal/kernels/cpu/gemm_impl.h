@@ -262,6 +262,7 @@ typedef struct {
     lyc_weight w;
     const char *src;
     float *dst;
+    const float *add;
 } pack_job;
 
 typedef uint16_t u16_any __attribute__((aligned(1), may_alias));
@@ -308,13 +309,16 @@ static void unpack_panels(void *arg, int64_t begin, int64_t end, int thread) {
         for (int64_t k = 0; k < width; k++) {
             int64_t at = (p * width + k) * NR;
             for (int h = 0; h < NR; h += LYC_VL) v_store(row + h, load_weight(j->w.data, at + h, j->w.dtype));
-            for (int64_t r = 0; r < n; r++) j->dst[(p * NR + r) * width + k] = row[r];
+            for (int64_t r = 0; r < n; r++) {
+                int64_t to = (p * NR + r) * width + k;
+                j->dst[to] = j->add ? row[r] + j->add[to] : row[r];
+            }
         }
     }
 }
 
-static void unpack(const lyc_cpu *e, float *dst, lyc_weight w) {
-    pack_job j = {w, 0, dst};
+static void unpack(const lyc_cpu *e, float *dst, lyc_weight w, const float *add) {
+    pack_job j = {w, 0, dst, add};
     lyc_parallel(e->pool, (w.out + NR - 1) / NR, 1 + 65536 / (w.in * w.taps * NR), unpack_panels, &j);
 }
 

@@ -58,8 +58,16 @@ func (b *Backend) Pack(src tensor.Tensor) (kernels.Weight, error) {
 func (b *Backend) Unpack(w kernels.Weight) []float32 {
 	v := mustWeight("Unpack", w)
 	dst := make([]float32, tensor.Elems(v.shape))
-	C.lyc_unpack(b.c, ptr(dst), v.c)
+	C.lyc_unpack(b.c, ptr(dst), v.c, nil)
 	return dst
+}
+
+// Expand writes the values of w, row-major, + add to y; add may be y.
+func (b *Backend) Expand(y []float32, w kernels.Weight, add []float32) {
+	v := mustWeight("Expand", w)
+	mustLen("Expand", "y", y, tensor.Elems(v.shape))
+	mustLenOrNil("Expand", "add", add, len(y))
+	C.lyc_unpack(b.c, ptr(y), v.c, ptr(add))
 }
 
 // Release gives the memory of w back.

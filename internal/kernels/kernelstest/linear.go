@@ -102,3 +102,17 @@ func (s *suite) linearGrad(name string, w *tensor.Tensor, size kernels.LinearSiz
 			b.LinearGrad(out[0], in[0], w, size.M, out[0])
 		}})
 }
+
+// expand checks Expand for matrices and kernels, alone and with an operand that is the output itself.
+func expand(s *suite) {
+	for _, shape := range [][]int{{1, 1}, {5, 7}, {33, 17}, {16, 32}, {65, 40}, {7, 5, 1, 1}, {17, 9, 3, 3}, {32, 16, 3, 3}} {
+		for _, dtype := range dtypes {
+			w := s.weight(dtype, shape...)
+			n := tensor.Elems(shape)
+			for _, add := range [][]float32{nil, s.standard(n)} {
+				s.check(opCase{name: fmt.Sprintf("Expand %s %v add=%v", dtype, shape, add != nil), weight: w, out: []output{{n: n}}, in: [][]float32{add},
+					run: func(b kernels.Backend, w kernels.Weight, out, in [][]float32) { b.Expand(out[0], w, in[0]) }})
+			}
+		}
+	}
+}

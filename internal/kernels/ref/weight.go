@@ -48,5 +48,15 @@ func (Backend) Pack(src tensor.Tensor) (kernels.Weight, error) {
 // Unpack returns a copy of the values.
 func (Backend) Unpack(w kernels.Weight) []float32 { return slices.Clone(w.(*weight).values) }
 
+// Expand: y = the values of w + add.
+func (Backend) Expand(y []float32, w kernels.Weight, add []float32) {
+	v := w.(*weight)
+	check("Expand", "y", len(y), len(v.values))
+	checkOptional("Expand", "add", add, len(y))
+	for i, x := range v.values {
+		y[i] = x + float32(at(add, i))
+	}
+}
+
 // Release drops the values, so that a use afterwards panics.
 func (Backend) Release(w kernels.Weight) { w.(*weight).values = nil }

@@ -1,0 +1,29 @@
+package graph
+
+import (
+	"lycoris/internal/kernels"
+	"lycoris/internal/tensor"
+)
+
+// Frozen returns the values of w as a node, row-major float32, + add. add may be nil. It is large: build it inside [Graph.Transient].
+func (g *Graph) Frozen(w *Weight, add *Node) *Node {
+	if add != nil {
+		must(add.Elems() == tensor.Elems(w.Shape), "frozen %s %v: add %v", w.Name, w.Shape, add.shape)
+	}
+	return g.add(frozen{w}, w.Shape, add)
+}
+
+type frozen struct{ w *Weight }
+
+func (o frozen) name() string { return "values of " + o.w.Name }
+func (frozen) inPlace() []int { return []int{0} }
+func (frozen) addSlot() int   { return 0 }
+
+func (o frozen) run(b kernels.Backend, out, in [][]float32) { b.Expand(out[0], o.w.Packed, in[0]) }
+
+func (frozen) grad(g *Graph, n, dy *Node, want []bool) []*Node {
+	return []*Node{g.Reshape(dy, n.in[0].shape...)}
+}
+
+// Detach returns x as a constant: no gradient goes through it.
+func (g *Graph) Detach(x *Node) *Node { return g.add(view{constant: true}, x.shape, x) }
