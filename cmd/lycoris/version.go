@@ -20,7 +20,7 @@ func newVersionCommand(out *output) *cobra.Command {
 	var opts versionOptions
 	cmd := &cobra.Command{
 		Use:     "version",
-		Short:   "version, commit, kernels and licences",
+		Short:   "version, commit, kernels, devices and licences",
 		Example: "  lycoris version\n  lycoris version --json",
 		Args:    noArgs,
 		RunE:    func(cmd *cobra.Command, _ []string) error { return runVersion(cmd.Context(), opts, out) },
@@ -40,22 +40,26 @@ type versionInfo struct {
 	Platform string    `json:"platform"`
 	Kernels  []string  `json:"kernels"` // instruction sets that this machine can run, best first
 	Devices  []device  `json:"devices"`
+	CUDA     cudaInfo  `json:"cuda"`
 	Licences []licence `json:"licences"`
 }
 
 func runVersion(_ context.Context, opts versionOptions, out *output) error {
 	v := versionInfo{Schema: ui.Schema, Version: version, Commit: commit(), Go: runtime.Version(), Platform: runtime.GOOS + "/" + runtime.GOARCH,
-		Kernels: kernelSets(), Devices: devices(), Licences: licences()}
+		Kernels: kernelSets(), Licences: licences()}
+	v.Devices, v.CUDA = devices()
 	if out.UI.JSON() {
 		out.UI.Document(v)
 		return nil
 	}
 	out.UI.Printf("lycoris %s\ncommit   %s\ngo       %s %s\nkernels  %s\n", v.Version, v.Commit, v.Go, v.Platform, strings.Join(v.Kernels, " "))
 	for _, d := range v.Devices {
-		out.UI.Printf("device   %s %s\n", d.Name, ui.Escape(d.Model))
+		out.UI.Printf("device   %s %s, %.1f GiB, capability %s\n", d.Name, ui.Escape(d.Model), float64(d.MemoryBytes)/(1<<30), d.Capability)
 	}
-	if len(v.Devices) == 0 {
-		out.UI.Printf("devices  none\n")
+	if why := ui.Escape(v.CUDA.WhyAbsent); len(v.Devices) == 0 {
+		out.UI.Printf("devices  none: %s\n", why)
+	} else if why != "" {
+		out.UI.Printf("devices  not all: %s\n", why)
 	}
 	if opts.licences {
 		for _, l := range v.Licences {

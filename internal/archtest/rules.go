@@ -29,7 +29,7 @@ var testOnly = []string{"internal/archtest", "internal/modeltest", "internal/tes
 	"internal/algos/algostest"}
 
 // planned are packages of layers that may not be there yet.
-var planned = []string{"internal/kernels/cuda", "internal/algos/algostest"}
+var planned = []string{"internal/algos/algostest"}
 
 // ban forbids an import that the rows alone would allow, or whose reason is worth reading when it is tried.
 type ban struct {

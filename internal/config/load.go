@@ -131,6 +131,10 @@ func (l *loader) files() error {
 			dir = ""
 		}
 		l.file(source{name: p, dir: dir, data: data})
+		if p == l.in.ResumeFile && len(l.f.list) > 0 {
+			e := l.f.list[0]
+			return fault.New(fault.Resume, p, "is damaged, the run can't go on: %s", e.Message).Advise("%s\nstart a new run from its adapter: --network-weights FILE", e.Path)
+		}
 	}
 	return nil
 }
@@ -243,7 +247,7 @@ func (l *loader) variable(name string) string {
 }
 
 // otherVariables are LYCORIS_ names that aren't keys.
-var otherVariables = []string{"LYCORIS_CONFIG"}
+var otherVariables = []string{"LYCORIS_CONFIG", "LYCORIS_CUDA_DRIVER", "LYCORIS_CUDA_WAIT"}
 
 // environment adds the layer of LYCORIS_ variables.
 func (l *loader) environment() {
@@ -419,8 +423,12 @@ func (l *loader) fixedKeys(r *Resolved) error {
 		}
 		a, b := r.format(k, was), r.format(k, r.value(k))
 		if a != b {
-			f.list = append(f.list, fault.New(fault.Resume, r.sources[k.Path], "can't resume: %s was %s, is %s", k.Path, a, b).
-				Advise("leave it as it was, or start a new run with another --name"))
+			a, b = r.brief(k, was, a), r.brief(k, r.value(k), b)
+			e := fault.New(fault.Resume, r.sources[k.Path], "can't resume: %s was %s, is %s", k.Path, a, b)
+			if a == b { // the folders are the same
+				e = fault.New(fault.Resume, r.sources[k.Path], "can't resume: the settings of the folders in %s differ from the run's", k.Path)
+			}
+			f.list = append(f.list, e.Advise("leave it as it was, or start a new run with another --name"))
 		}
 	}
 	return f.err()
