@@ -1,7 +1,9 @@
 package main
 
 import (
+	"errors"
 	"io"
+	"io/fs"
 	"os"
 	"sync/atomic"
 	"time"
@@ -54,7 +56,11 @@ func (out *output) open(g globalOptions) error {
 	if g.logFile != "" {
 		f, err := os.OpenFile(g.logFile, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
 		if err != nil {
-			return fault.BadOutput(g.logFile, "can't be written: %w", err)
+			var cause *fs.PathError
+			if errors.As(err, &cause) {
+				err = cause.Err
+			}
+			return fault.BadOutput(g.logFile, "can't be written: %w", err).Advise("give --log-file a file in a folder that exists and can be written")
 		}
 		out.logFile = f
 		out.UI.AddLog(f)

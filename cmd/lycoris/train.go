@@ -1,17 +1,21 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"lycoris/internal/config"
+	"lycoris/internal/fault"
 	"lycoris/internal/kernels"
 	"lycoris/internal/kernels/cpu"
 	"lycoris/internal/runs"
@@ -56,7 +60,10 @@ type keptFlags struct {
 
 func runTrain(ctx context.Context, opts trainOptions, out *output) error {
 	out.UI.Hello(version)
-	resumeFile := opts.resumeFile()
+	resumeFile, err := opts.resumeFile()
+	if err != nil {
+		return err
+	}
 	cfg, resolved, err := opts.flags.load(out, resumeFile)
 	if err != nil {
 		return err
@@ -73,34 +80,46 @@ func runTrain(ctx context.Context, opts trainOptions, out *output) error {
 	if err := cfg.Require(required...); err != nil {
 		return err
 	}
+	log := &lateLog{}
+	out.UI.AddLog(log)
 	run, done, err := opts.openRun(cfg, resumeFile != "", out)
 	if err != nil || done {
 		return err
 	}
-	if run != nil {
-		defer run.Close()
-		if log, err := run.Log(); err == nil {
-			out.UI.AddLog(log)
-		}
+	err = opts.trainIn(ctx, run, cfg, resolved, resumeFile != "", log, out)
+	switch {
+	case run == nil:
+	case err != nil && isMistake(err) && run.Worthless():
+		run.Discard()
+	default:
+		run.Close()
 	}
+	return err
+}
+
+// trainIn prepares the job and runs it in the run folder; a dry run has none.
+func (o *trainOptions) trainIn(ctx context.Context, run *runs.Run, cfg *config.Config, resolved *config.Resolved, resumed bool, log *lateLog, out *output) error {
 	backend, err := openBackend(cfg)
 	if err != nil {
 		return err
 	}
-	job, err := train.Prepare(train.Input{Config: cfg, StepsGiven: opts.stepsGiven(resolved), Replay: opts.replay, NetworkWeights: opts.weights, Backend: backend, UI: out.UI})
+	job, err := train.Prepare(train.Input{Config: cfg, StepsGiven: o.stepsGiven(resolved), Replay: o.replay, NetworkWeights: o.weights, Backend: backend, UI: out.UI})
 	if err != nil {
-		return opts.abandon(run, resumeFile != "", err)
+		return err
 	}
 	defer job.Close()
-	if opts.dryRun {
+	if o.dryRun {
 		return printPlan(job, backend, out)
 	}
-	if resumeFile == "" {
-		if err := opts.record(run, resolved); err != nil {
+	if !resumed {
+		if err := o.record(run, resolved); err != nil {
 			return err
 		}
 	}
-	sum, err := job.Run(ctx, train.Options{Run: run, Resume: opts.resume != "", StopAfter: opts.stopAfter, Version: version, Threads: cfg.Threads})
+	if err := log.open(run); err != nil {
+		return err
+	}
+	sum, err := job.Run(ctx, train.Options{Run: run, Resume: o.resume != "", StopAfter: o.stopAfter, Version: version, Threads: cfg.Threads})
 	if sum.Adapter != "" {
 		out.setResult("path", sum.Adapter)
 		if err == nil && !out.UI.JSON() {
@@ -110,36 +129,96 @@ func runTrain(ctx context.Context, opts trainOptions, out *output) error {
 	return err
 }
 
+// isMistake reports whether an error is one that a person mends and then starts again: of a run that has done nothing yet, nothing is kept.
+func isMistake(err error) bool {
+	switch fault.KindOf(err) {
+	case fault.Usage, fault.Input, fault.Output, fault.Memory, fault.Device:
+		return true
+	}
+	return false
+}
+
+// lateLog keeps what is said before the run folder is known to be used, and then writes it to train.log.
+type lateLog struct {
+	mu   sync.Mutex
+	kept bytes.Buffer
+	to   io.Writer
+}
+
+// Write keeps p, or passes it on.
+func (l *lateLog) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.to == nil {
+		return l.kept.Write(p)
+	}
+	return l.to.Write(p)
+}
+
+// open passes on what was kept, and all that follows.
+func (l *lateLog) open(run *runs.Run) (err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.to, err = run.Log(); err == nil {
+		l.kept.WriteTo(l.to) // a log that can't be written stops nothing
+	}
+	return err
+}
+
 // resumeFile returns the resolved configuration of the run to go on with, empty if there is none yet.
-func (o *trainOptions) resumeFile() string {
+func (o *trainOptions) resumeFile() (string, error) {
 	if o.resume == "" {
-		return ""
+		return "", nil
+	}
+	fresh, err := runs.Fresh(o.resume)
+	if err != nil {
+		return "", err
 	}
 	path := filepath.Join(o.resume, "config.resolved.yaml")
 	if _, err := os.Stat(path); err != nil {
-		return ""
+		if fresh && errors.Is(err, fs.ErrNotExist) {
+			return "", nil
+		}
+		return "", fault.New(fault.Resume, path, "is missing or can't be read: without it the run can't go on").
+			Advise("put it back, or start a new run from its adapter: --network-weights FILE")
 	}
-	return path
+	return path, nil
 }
 
 func (o *trainOptions) flagsFile() string {
 	return filepath.Join(o.resume, "config.input", "99-flags.json")
 }
 
-// restore takes the flags that the run was started with.
+// restore takes the flags that the run was started with; flags that say something else are refused.
 func (o *trainOptions) restore() error {
 	b, err := os.ReadFile(o.flagsFile())
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
 	var k keptFlags
 	if err == nil {
 		err = json.Unmarshal(b, &k)
 	}
-	if err == nil {
-		o.replay, o.weights = k.Replay, k.Weights
+	if err != nil {
+		return fault.New(fault.Resume, o.flagsFile(), "is missing or damaged: without it the run can't go on").
+			Advise("start a new run from its adapter: --network-weights FILE")
 	}
-	return err
+	for _, f := range []struct {
+		flag       string
+		given, was *string
+	}{{"--replay", &o.replay, &k.Replay}, {"--network-weights", &o.weights, &k.Weights}} {
+		if *f.given != "" && absolute(*f.given) != *f.was {
+			return fault.New(fault.Resume, f.flag, "can't resume: it was %q, is %q", *f.was, absolute(*f.given)).
+				Advise("leave it as it was, or start a new run with another --name")
+		}
+		*f.given = *f.was
+	}
+	return nil
+}
+
+// absolute returns the path from the root; an empty one stays empty.
+func absolute(path string) string {
+	if abs, err := filepath.Abs(path); err == nil && path != "" {
+		return abs
+	}
+	return path
 }
 
 // stepsGiven reports whether somebody said how long the run is.
@@ -165,7 +244,9 @@ func (o *trainOptions) openRun(cfg *config.Config, resumed bool, out *output) (r
 	if err != nil {
 		return nil, false, err
 	}
-	if info := run.Info(); resumed && info.Status == runs.Finished && info.Step >= cfg.Steps && cfg.Epochs == 0 || info.Status == runs.Finished && cfg.Epochs > 0 {
+	info := run.Info()
+	whole := info.Status == runs.Finished && resumed && (info.Step >= cfg.Steps || cfg.Epochs > 0)
+	if _, err := os.Stat(run.Path(info.Adapter)); whole && err == nil {
 		out.UI.Info("the run is finished", "steps", info.Step)
 		out.setResult("path", run.Path(info.Adapter))
 		if !out.UI.JSON() {
@@ -176,22 +257,9 @@ func (o *trainOptions) openRun(cfg *config.Config, resumed bool, out *output) (r
 	return run, false, nil
 }
 
-// abandon removes the folder of a run that never began, so that a mistake leaves nothing behind.
-func (o *trainOptions) abandon(run *runs.Run, resumed bool, err error) error {
-	if run != nil && !resumed && run.Info().Part == 0 {
-		dir := run.Dir()
-		run.Close()
-		for _, name := range []string{"state", "control", "lock", "run.json", "train.log"} {
-			os.Remove(filepath.Join(dir, name))
-		}
-		os.Remove(dir) // only if it is empty now
-	}
-	return err
-}
-
-// record keeps what the run was started with.
+// record keeps what the run was started with. The configuration comes last: where it stands, the rest is whole.
 func (o *trainOptions) record(run *runs.Run, resolved *config.Resolved) error {
-	if err := run.WriteConfig(resolved.YAML("the configuration of this run, every key with its source")); err != nil {
+	if err := run.Clear(); err != nil {
 		return err
 	}
 	for i, in := range resolved.Inputs {
@@ -199,17 +267,14 @@ func (o *trainOptions) record(run *runs.Run, resolved *config.Resolved) error {
 			return err
 		}
 	}
-	absolute := func(path string) string {
-		if abs, err := filepath.Abs(path); err == nil && path != "" {
-			return abs
-		}
-		return path
-	}
 	b, err := json.Marshal(keptFlags{absolute(o.replay), absolute(o.weights)})
 	if err != nil {
 		return err
 	}
-	return run.WriteInput(99, "flags.json", b)
+	if err := run.WriteInput(99, "flags.json", b); err != nil {
+		return err
+	}
+	return run.WriteConfig(resolved.YAML("the configuration of this run, every key with its source"))
 }
 
 // openBackend starts the engine that the configuration asks for.

@@ -80,7 +80,7 @@ func notModelFolder(path string) error {
 	if files, _ := filepath.Glob(filepath.Join(globEscape(path), "*.safetensors")); len(files) > 0 {
 		return e.Advise("it holds %q: pass that file", filepath.Base(files[0]))
 	}
-	return e
+	return e.Advise("pass a .safetensors file, or the folder that holds model_index.json")
 }
 
 // globEscape quotes the special characters of a path for Glob.
@@ -252,7 +252,7 @@ func readJSON(path string) ([]byte, error) {
 		return nil, fs.ErrNotExist
 	}
 	if err != nil {
-		return nil, fault.BadInput(path, "can't be opened: %w", errors.Unwrap(err))
+		return nil, fault.BadInput(path, "can't be opened: %w", errors.Unwrap(err)).Advise("check the rights of the file and of the folders above it")
 	}
 	defer f.Close()
 	text, err := io.ReadAll(io.LimitReader(f, maxConfig+1))

@@ -25,7 +25,9 @@ func openAny(path string, file, folder func(*Model) error) (*Model, error) {
 	stat, err := os.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, fault.BadInput(path, "there is no such file or folder")
+		return nil, fault.BadInput(path, "there is no such file or folder").Advise("check the path; it counts from the current folder, or from the configuration file that holds it")
+	case errors.Is(err, fs.ErrPermission):
+		return nil, fault.BadInput(path, "may not be read: %w", fs.ErrPermission).Advise("check the rights of the file and of the folders above it")
 	case err != nil:
 		return nil, fault.BadInput(path, "can't be opened: %w", errors.Unwrap(err))
 	}

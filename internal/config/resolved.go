@@ -88,6 +88,19 @@ func (r *Resolved) formatFolder(d Folder) string {
 	return b.String()
 }
 
+// brief returns what stands for a value in a sentence: of folders only the paths, of the rest text, which is its format.
+func (r *Resolved) brief(k *Key, v any, text string) string {
+	folders, ok := v.([]Folder)
+	if !ok {
+		return text
+	}
+	var paths []string
+	for _, d := range folders {
+		paths = append(paths, quote(r.absolute(d.Path)))
+	}
+	return strings.Join(paths, ", ")
+}
+
 // format writes a value as it stands in a YAML file.
 func (r *Resolved) format(k *Key, v any) string {
 	if k.mayBeEmpty && reflect.ValueOf(v).IsZero() {

@@ -179,7 +179,7 @@ func folderFault(path string, err error) error {
 	case errors.Is(err, fs.ErrNotExist):
 		return fault.BadInput(shown, "there is no such folder").Advise("check the path given with --data")
 	case errors.Is(err, fs.ErrPermission):
-		return fault.BadInput(shown, "the folder can't be opened: permission denied")
+		return fault.BadInput(shown, "the folder can't be opened: permission denied").Advise("check the rights of the folder and of those above it")
 	case statErr == nil && !info.IsDir():
 		return fault.BadInput(shown, "is a file, not a folder").Advise("pass the folder that holds the pictures: --data %s", Shown(filepath.Dir(path)))
 	}

@@ -22,18 +22,27 @@ import (
 // scanned. A damaged file is an error of kind fault.Input that names it.
 func (im *Image) Load(g Geometry) ([]float32, error) {
 	g.check()
-	data, err := im.read()
+	m, h, err := im.decode()
 	if err != nil {
 		return nil, err
 	}
+	return render(m, h, g), nil
+}
+
+// decode reads and decodes the whole picture.
+func (im *Image) decode() (image.Image, header, error) {
+	data, err := im.read()
+	if err != nil {
+		return nil, header{}, err
+	}
 	m, h, err := decode(data, im.limits)
 	if err != nil {
-		return nil, fault.BadInput(Shown(im.Path), "%w", err).Advise("mend or remove it, or leave it out with --set data_limits.on_bad=skip")
+		return nil, h, fault.BadInput(Shown(im.Path), "%w", err).Advise("mend or remove it, or leave it out with --set data_limits.on_bad=skip")
 	}
 	if h.oriented() != (Size{im.Width, im.Height}) {
-		return nil, im.changed()
+		return nil, h, im.changed()
 	}
-	return render(m, h, g), nil
+	return m, h, nil
 }
 
 // read returns the file's bytes if it is still the file that was scanned.

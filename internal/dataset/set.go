@@ -6,7 +6,9 @@ import (
 	"io"
 	"math"
 	"os"
+	"runtime"
 	"sync"
+	"sync/atomic"
 
 	"lycoris/internal/fault"
 	"lycoris/internal/rng"
@@ -152,20 +154,54 @@ func (s *Set) Total() int {
 // Drop returns the set without the images of the given paths, for pictures that turn out to be damaged when they are decoded under the
 // policy Skip. They join Skipped with the error's text. It is an error when nothing is left.
 func (s *Set) Drop(bad map[*Image]error) (*Set, error) {
-	out := &Set{Warnings: s.Warnings, Notes: s.Notes, Skipped: s.Skipped[:len(s.Skipped):len(s.Skipped)]}
+	out := &Set{Warnings: s.Warnings[:len(s.Warnings):len(s.Warnings)], Notes: s.Notes, Skipped: s.Skipped[:len(s.Skipped):len(s.Skipped)]}
+	w := Warning{}
 	for _, im := range s.Images {
 		err, isBad := bad[im]
 		if !isBad {
 			out.Images = append(out.Images, im)
 			continue
 		}
-		out.Skipped = append(out.Skipped, Finding{Shown(im.Path), messageOf(err)})
+		f := Finding{Shown(im.Path), messageOf(err)}
+		out.Skipped, w.Files = append(out.Skipped, f), append(w.Files, f.String())
+	}
+	if len(w.Files) > 0 {
+		w.Message = plural(len(w.Files), "damaged picture") + " skipped"
+		out.Warnings = append(out.Warnings, w)
 	}
 	if len(out.Images) == 0 {
 		return nil, out.Skipped.fault()
 	}
 	return out, nil
 }
+
+// Verify decodes every picture and returns the set without those that can't be, for the policy Skip: a header is read by [Scan], damage
+// behind it shows only here. It is an error when nothing is left.
+func (s *Set) Verify() (*Set, error) {
+	bad := map[*Image]error{}
+	var mu sync.Mutex
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for range min(runtime.GOMAXPROCS(0), maxDecoders, len(s.Images)) {
+		wg.Go(func() {
+			for i := int(next.Add(1)) - 1; i < len(s.Images); i = int(next.Add(1)) - 1 {
+				if _, _, err := s.Images[i].decode(); err != nil {
+					mu.Lock()
+					bad[s.Images[i]] = err
+					mu.Unlock()
+				}
+			}
+		})
+	}
+	wg.Wait()
+	if len(bad) == 0 {
+		return s, nil
+	}
+	return s.Drop(bad)
+}
+
+// maxDecoders bounds how many decoded pictures are in memory at once.
+const maxDecoders = 4
 
 // Split holds out a fraction of the pictures for validation, chosen by the seed: at least one, and never all. The same file listed by
 // two sources goes to one side. Both parts keep the order; repeats don't count in the held-out part.

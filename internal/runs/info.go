@@ -125,6 +125,9 @@ func (r *Run) End(status Status, step, exit int) error {
 	return r.Update(func(i *Info) { i.Status, i.Step, i.Ended, i.Exit = status, step, &now, &exit })
 }
 
+// Unbegin puts run.json back as it was before a start that was refused.
+func (r *Run) Unbegin(before Info) error { return r.Update(func(i *Info) { *i = before }) }
+
 // Read returns a run's Info for somebody who doesn't own it; a run that says running without an owner is [Interrupted].
 func Read(dir string) (Info, error) {
 	i, err := readInfo(dir)

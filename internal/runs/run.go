@@ -14,6 +14,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"lycoris/internal/fault"
 )
 
@@ -22,6 +24,8 @@ type Run struct {
 	dir     string
 	lock    *lock
 	now     func() time.Time
+	made    []string   // folders that were made for the run, innermost first
+	old     string     // name of the run whose files Clear removes, empty: none
 	mu      sync.Mutex // guards info
 	info    Info
 	metrics *Metrics
@@ -32,24 +36,26 @@ type Run struct {
 const maxSiblings = 10_000
 
 // Create makes the run folder out/name and takes its lock. If it exists, the first free one of name-2, name-3, ... is made, or, with
-// force, the old run's files in it are removed and the folder is used again.
+// force, the folder is used again: [Run.Clear] then removes the old run's files.
 func Create(out, name string, force bool) (*Run, error) {
 	if name == "" || name == "." || name == ".." || strings.ContainsRune(name, filepath.Separator) {
 		return nil, fault.BadUsage("name", "%q can't be the name of a run folder", name)
 	}
-	if err := os.MkdirAll(out, 0o755); err != nil {
-		return nil, outputError(out, err)
+	made, err := makeAll(out)
+	if err != nil {
+		return nil, err
 	}
 	dir := filepath.Join(out, name)
 	for i := 2; ; i++ {
 		err := os.Mkdir(dir, 0o755)
 		switch {
 		case err == nil:
-			return open(dir, name)
+			return openMade(dir, name, append([]string{dir}, made...))
 		case !errors.Is(err, fs.ErrExist):
+			removeEmpty(made)
 			return nil, outputError(dir, err)
 		case force:
-			return recreate(dir, name)
+			return reuse(dir, name)
 		case i > maxSiblings:
 			return nil, fault.BadOutput(dir, "exists, and so do %d runs with its name", maxSiblings).Advise("give another --name")
 		}
@@ -57,28 +63,96 @@ func Create(out, name string, force bool) (*Run, error) {
 	}
 }
 
-// recreate empties the run folder dir of what a run writes there, and opens it.
-func recreate(dir, name string) (*Run, error) {
+// openMade opens a folder that was made a moment ago; on a failure it goes again, with the others.
+func openMade(dir, name string, made []string) (*Run, error) {
 	r, err := open(dir, name)
+	if err != nil {
+		os.Remove(filepath.Join(dir, lockName))
+		removeEmpty(made)
+		return nil, err
+	}
+	r.made = made
+	return r, nil
+}
+
+// reuse opens the folder of an old run for a new one.
+func reuse(dir, name string) (*Run, error) {
+	r, err := own(dir, func() (Info, error) { return newInfo(name, time.Now()), nil })
 	if err != nil {
 		return nil, err
 	}
-	entries, err := os.ReadDir(dir)
+	r.old = name
+	return r, nil
+}
+
+// Clear removes what an old run left in a folder that is used again. It is called when nothing can refuse the new run any more; until
+// then the old one is whole.
+func (r *Run) Clear() error {
+	if r.old == "" {
+		return nil
+	}
+	if err := r.removeFiles(r.old); err != nil {
+		return err
+	}
+	r.old = ""
+	return r.makeFolders()
+}
+
+// removeFiles removes what a run called name writes into its folder, except the lock.
+func (r *Run) removeFiles(name string) error {
+	entries, err := os.ReadDir(r.dir)
 	if err != nil {
-		r.Close()
-		return nil, outputError(dir, err)
+		return outputError(r.dir, err)
 	}
 	for _, e := range entries {
 		if e.Name() == lockName || !isOurs(e.Name(), name) {
 			continue
 		}
-		if err := os.RemoveAll(filepath.Join(dir, e.Name())); err != nil {
-			r.Close()
-			return nil, outputError(filepath.Join(dir, e.Name()), err)
+		if err := os.RemoveAll(filepath.Join(r.dir, e.Name())); err != nil {
+			return outputError(filepath.Join(r.dir, e.Name()), err)
 		}
 	}
-	r.info = newInfo(name, r.now())
-	return r, r.makeFolders()
+	return nil
+}
+
+// Discard closes a run that came to nothing and removes its files and the folders that were made for it, so that a mistake leaves nothing
+// behind. An old run that wasn't cleared yet stays.
+func (r *Run) Discard() {
+	if r.old == "" {
+		r.removeFiles(r.Name()) // what can't be removed stays
+		os.Remove(r.Path(lockName))
+	}
+	r.Close()
+	removeEmpty(r.made)
+}
+
+// Worthless reports whether nothing of the run is worth keeping: no step done, no state, no adapter, and no earlier start.
+func (r *Run) Worthless() bool {
+	i := r.Info()
+	steps, err := r.stateSteps()
+	return r.old == "" && i.Part <= 1 && i.Step == 0 && i.Adapter == "" && err == nil && len(steps) == 0
+}
+
+// makeAll makes a folder and those above it, and returns the ones that weren't there, innermost first.
+func makeAll(dir string) (made []string, err error) {
+	for d := filepath.Clean(dir); ; d = filepath.Dir(d) {
+		if _, err := os.Lstat(d); !errors.Is(err, fs.ErrNotExist) {
+			break
+		}
+		made = append(made, d)
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		removeEmpty(made)
+		return nil, outputError(dir, err)
+	}
+	return made, nil
+}
+
+// removeEmpty removes folders that are empty, innermost first.
+func removeEmpty(dirs []string) {
+	for _, d := range dirs {
+		os.Remove(d)
+	}
 }
 
 var runFiles = map[string]bool{infoName: true, "config.resolved.yaml": true, "config.input": true, "plan.json": true, "check.json": true,
@@ -96,55 +170,74 @@ func isOurs(file, name string) bool {
 // A folder that holds something else than a run is a fault.Resume error.
 func Resume(dir string) (r *Run, fresh bool, err error) {
 	dir = filepath.Clean(dir)
-	st, err := os.Stat(dir)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		if err := os.MkdirAll(dir, 0o755); err != nil {
-			return nil, false, outputError(dir, err)
-		}
-	case err != nil:
-		return nil, false, outputError(dir, err)
-	case !st.IsDir():
-		return nil, false, fault.New(fault.Resume, dir, "is a file, not a run folder")
-	}
-	entries, err := os.ReadDir(dir)
+	fresh, err = Fresh(dir)
 	if err != nil {
-		return nil, false, outputError(dir, err)
-	}
-	fresh = true
-	for _, e := range entries {
-		switch {
-		case e.Name() == infoName:
-			r, err = open(dir, filepath.Base(dir))
-			return r, false, err
-		case !runFiles[e.Name()] && !isTemp(e.Name()):
-			fresh = false
-		}
+		return nil, false, err
 	}
 	if !fresh {
-		return nil, false, fault.New(fault.Resume, dir, "is not a run folder: it holds no %s", infoName).
-			Advise("give the folder that train made, or one that doesn't exist yet")
+		r, err = open(dir, filepath.Base(dir))
+		return r, false, err
+	}
+	made, err := makeAll(dir)
+	if err != nil {
+		return nil, false, err
 	}
 	abs, err := filepath.Abs(dir)
 	if err != nil {
 		return nil, false, outputError(dir, err)
 	}
-	r, err = open(dir, filepath.Base(abs))
+	r, err = openMade(dir, filepath.Base(abs), made)
 	return r, true, err
+}
+
+// Fresh reports whether dir is a place for a new run: there is no such folder, or nothing has begun in it. A folder that holds something
+// else than a run is a fault.Resume error. Nothing is written.
+func Fresh(dir string) (bool, error) {
+	dir = filepath.Clean(dir)
+	entries, err := os.ReadDir(dir)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return true, nil
+	case errors.Is(err, unix.ENOTDIR):
+		return false, fault.New(fault.Resume, dir, "is a file, not a run folder").Advise("give the folder that train made, or one that doesn't exist yet")
+	case err != nil:
+		return false, fault.New(fault.Resume, dir, "can't be read: %w", plainCause(err))
+	}
+	fresh := true
+	for _, e := range entries {
+		switch {
+		case e.Name() == infoName:
+			return false, nil
+		case !runFiles[e.Name()] && !isTemp(e.Name()):
+			fresh = false
+		}
+	}
+	if !fresh {
+		return false, fault.New(fault.Resume, dir, "is not a run folder: it holds no %s", infoName).
+			Advise("give the folder that train made, or one that doesn't exist yet")
+	}
+	return true, nil
 }
 
 // open takes the lock of an existing folder and reads its run.json, if it has one.
 func open(dir, name string) (*Run, error) {
+	return own(dir, func() (Info, error) {
+		i, err := readInfo(dir)
+		if errors.Is(err, fs.ErrNotExist) {
+			return newInfo(name, time.Now()), nil
+		}
+		return i, err
+	})
+}
+
+// own takes the lock of an existing folder, then asks for the run's info.
+func own(dir string, info func() (Info, error)) (*Run, error) {
 	l, err := takeLock(dir)
 	if err != nil {
 		return nil, err
 	}
 	r := &Run{dir: dir, lock: l, now: time.Now}
-	r.info, err = readInfo(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		r.info, err = newInfo(name, r.now()), nil
-	}
-	if err == nil {
+	if r.info, err = info(); err == nil {
 		err = r.makeFolders()
 	}
 	if err != nil {

@@ -81,7 +81,15 @@ func TestForceEmptiesTheFolder(t *testing.T) {
 		t.Errorf("--force on a run in use: %v", err)
 	}
 	r.Close()
+	refused := create(t, out, "cat", true)
+	refused.Discard()
+	if _, err := os.Stat(r.Path("cat.safetensors")); err != nil {
+		t.Errorf("a start with --force that was refused took the old run's adapter: %v", err)
+	}
 	r = create(t, out, "cat", true)
+	if err := r.Clear(); err != nil {
+		t.Fatal(err)
+	}
 	entries, err := os.ReadDir(r.Dir())
 	if err != nil {
 		t.Fatal(err)
@@ -95,6 +103,42 @@ func TestForceEmptiesTheFolder(t *testing.T) {
 	}
 	if r.Info().ID == old || r.Info().Part != 0 {
 		t.Errorf("the old run's info is still there: %+v", r.Info())
+	}
+}
+
+// A run that came to nothing takes its folders along, down to the first that was there before.
+func TestDiscard(t *testing.T) {
+	there := t.TempDir()
+	r := create(t, filepath.Join(there, "a", "b"), "cat", false)
+	if err := errors.Join(r.Begin(5), r.WriteConfig([]byte("x")), r.WriteInput(0, "x.yaml", []byte("x"))); err != nil {
+		t.Fatal(err)
+	}
+	if !r.Worthless() {
+		t.Error("a run without a step is worth something")
+	}
+	r.Discard()
+	if entries, err := os.ReadDir(there); err != nil || len(entries) != 0 {
+		t.Errorf("left: %v, %v", entries, err)
+	}
+	r, _, err := Resume(filepath.Join(there, "cat"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(r.Path("note.txt"), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.SaveState(3, nil); err != nil {
+		t.Fatal(err)
+	}
+	if r.Worthless() {
+		t.Error("a run with a state is worth nothing")
+	}
+	r.Discard()
+	if _, err := os.Stat(r.Path("note.txt")); err != nil {
+		t.Errorf("a file that isn't the run's: %v", err)
+	}
+	if _, err := Create(filepath.Join(there, "cat", "note.txt", "deep"), "x", false); fault.KindOf(err) != fault.Output {
+		t.Errorf("a folder under a file: %v", err)
 	}
 }
 

@@ -237,8 +237,9 @@ func (r *Run) LatestState() (State, []Skipped, error) {
 		for i, s := range skipped {
 			lines[i] = filepath.Base(s.Dir) + ": " + s.Reason
 		}
-		e.Advice = strings.Join(lines, "\n")
+		e.Advice = strings.Join(lines, "\n") + "\n"
 	}
+	e.Advice += "start a new run under another --name"
 	return State{}, skipped, e
 }
 

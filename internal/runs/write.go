@@ -84,14 +84,18 @@ func outputError(path string, err error) error {
 	case errors.Is(err, unix.ENAMETOOLONG):
 		e.Message, e.Advice = "can't be made: the name is too long", "give a shorter one: --out DIR, --name NAME"
 	default:
-		var pe *fs.PathError
-		cause := err
-		if errors.As(err, &pe) {
-			cause = pe.Err
-		}
-		e.Message = fmt.Sprintf("can't be written: %v", cause)
+		e.Message = fmt.Sprintf("can't be written: %v", plainCause(err))
 	}
 	return e
+}
+
+// plainCause strips the operation and the path that package os puts before the cause.
+func plainCause(err error) error {
+	var pe *fs.PathError
+	if errors.As(err, &pe) {
+		return pe.Err
+	}
+	return err
 }
 
 // CheckSpace returns a fault.Output error when fewer than need bytes are free for the run; where the file system doesn't tell, it is nil.
@@ -100,7 +104,11 @@ func (r *Run) CheckSpace(need int64) error {
 	if free < 0 || free >= need {
 		return nil
 	}
-	return fault.BadOutput(r.dir, "the disk is too full: needs %s, %s free", tensor.FormatBytes(need), tensor.FormatBytes(free)).Advise("make room, then continue with --resume %s", r.dir)
+	e := fault.BadOutput(r.dir, "the disk is too full: needs %s, %s free", tensor.FormatBytes(need), tensor.FormatBytes(free))
+	if r.Worthless() {
+		return e.Advise("make room, or give another folder: --out DIR")
+	}
+	return e.Advise("make room, then continue with --resume %s", r.dir)
 }
 
 // sortedKeys returns the keys of m in order.

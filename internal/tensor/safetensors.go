@@ -51,9 +51,9 @@ func OpenFile(path string) (*File, error) {
 func openError(path string, err error) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return fault.BadInput(path, "there is no such file")
+		return fault.BadInput(path, "there is no such file").Advise("check the path")
 	case errors.Is(err, fs.ErrPermission):
-		return fault.BadInput(path, "may not be read: %w", fs.ErrPermission)
+		return fault.BadInput(path, "may not be read: %w", fs.ErrPermission).Advise("check the rights of the file and of the folders above it")
 	}
 	var pathErr *fs.PathError
 	if errors.As(err, &pathErr) {
@@ -89,9 +89,9 @@ func open(path string, f *os.File) (*File, error) {
 	}
 	switch {
 	case n < 0:
-		return nil, fault.BadInput(path, "is not a safetensors file: too short (%d bytes)", file.size)
+		return nil, fault.BadInput(path, "is not a safetensors file: too short (%d bytes)", file.size).Advise("%s", sniffAdvice(""))
 	case n > MaxHeaderBytes:
-		return nil, fault.BadInput(path, "is not a safetensors file: header of %d bytes is over the limit of %d", binary.LittleEndian.Uint64(head), MaxHeaderBytes)
+		return nil, fault.BadInput(path, "is not a safetensors file: header of %d bytes is over the limit of %d", binary.LittleEndian.Uint64(head), MaxHeaderBytes).Advise("%s", sniffAdvice(""))
 	case n > file.size-8:
 		return nil, fault.BadInput(path, "is damaged: header says %d bytes, the file has %d", n, file.size).Advise("download it again")
 	}
@@ -101,7 +101,7 @@ func open(path string, f *os.File) (*File, error) {
 	}
 	h, end, err := parseHeader(text)
 	if err != nil {
-		return nil, fault.BadInput(path, "%v", err)
+		return nil, fault.BadInput(path, "%v", err).Advise("download it again")
 	}
 	file.header, file.data, file.hash = h, 8+n, sha256.Sum256(text)
 	if err := file.checkEnd(end); err != nil {
@@ -121,7 +121,7 @@ func (f *File) checkEnd(end int64) error {
 		return nil
 	}
 	if end < have {
-		return fault.BadInput(f.path, "is damaged: %d bytes after the last tensor, which ends at byte %s", have-end, group(f.data+end))
+		return fault.BadInput(f.path, "is damaged: %d bytes after the last tensor, which ends at byte %s", have-end, group(f.data+end)).Advise("download it again")
 	}
 	for i, info := range f.header.infos {
 		if last := info.Offset + info.Size; last > have {

@@ -17,6 +17,7 @@ import (
 	"lycoris/internal/optim"
 	"lycoris/internal/pipeline"
 	"lycoris/internal/rng"
+	"lycoris/internal/tensor"
 	"lycoris/internal/ui"
 )
 
@@ -124,6 +125,9 @@ func (j *Job) makeNetwork() (err error) {
 	if err != nil {
 		return err
 	}
+	if err := j.checkRanks(targets); err != nil {
+		return err
+	}
 	var adapters []algos.Adapter
 	for i, t := range targets {
 		isText := strings.HasPrefix(t.Path, string(arch.TextEncoder)+".")
@@ -141,6 +145,23 @@ func (j *Job) makeNetwork() (err error) {
 		return fault.BadUsage("targets", "no layer of the model is trained").Advise("choose other targets, or raise dim, conv_dim, lr_unet or lr_te")
 	}
 	j.network = algos.NewNetwork(adapters)
+	return nil
+}
+
+// checkRanks refuses a rank that no layer can use: above the smaller side of every one.
+func (j *Job) checkRanks(targets []algos.Target) error {
+	most := 0
+	for _, t := range targets {
+		most = max(most, min(t.Shape[0], tensor.Elems(t.Shape)/t.Shape[0]))
+	}
+	for _, k := range []struct {
+		key  string
+		rank int
+	}{{"dim", j.cfg.Dim}, {"conv_dim", j.cfg.ConvDim}} {
+		if most > 0 && k.rank > most {
+			return fault.BadUsage(k.key, "%d is more than any layer of the model can use, which is %d", k.rank, most).Advise("give %d or less", most)
+		}
+	}
 	return nil
 }
 
@@ -258,11 +279,10 @@ func (j *Job) buckets() (*dataset.Buckets, error) {
 func (j *Job) scan() error {
 	u, c := j.in.UI, j.cfg
 	u.Progress().Phase(ui.ScanPictures, 0)
-	set, err := dataset.Scan(j.sources(), j.limits())
+	set, err := j.scanned(j.sources())
 	if err != nil {
 		return err
 	}
-	j.warn(set)
 	buckets, err := j.buckets()
 	if err != nil {
 		return err
@@ -272,10 +292,9 @@ func (j *Job) scan() error {
 		return err
 	}
 	if c.Validate.Path != "" {
-		if held, err = dataset.Scan([]dataset.Source{{Path: c.Validate.Path}}, j.limits()); err != nil {
+		if held, err = j.scanned([]dataset.Source{{Path: c.Validate.Path}}); err != nil {
 			return err
 		}
-		j.warn(held)
 	}
 	if j.data, err = j.pictures(train, buckets, c.BatchSize); err != nil {
 		return err
@@ -293,15 +312,26 @@ func (j *Job) scan() error {
 	return nil
 }
 
-func (j *Job) warn(set *dataset.Set) {
-	for _, w := range append(set.Warnings, set.Notes...) {
+// scanned lists the pictures of the sources and says what is odd about them. Where bad ones are to be skipped, all are decoded: a damaged one must
+// be known before the batches are dealt.
+func (j *Job) scanned(sources []dataset.Source) (*dataset.Set, error) {
+	limits := j.limits()
+	set, err := dataset.Scan(sources, limits)
+	if err == nil && limits.OnBad == dataset.Skip {
+		set, err = set.Verify()
+	}
+	if err != nil {
+		return nil, err
+	}
+	for _, w := range append(set.Warnings[:len(set.Warnings):len(set.Warnings)], set.Notes...) {
 		j.Warnings = append(j.Warnings, w.String())
 		j.in.UI.Warn(w.String(), w.Advice)
 	}
 	for _, f := range set.Skipped {
 		j.Warnings = append(j.Warnings, "left out: "+f.String())
-		j.in.UI.Warn("left out: "+f.String(), "")
+		j.in.UI.Debug("left out: " + f.String())
 	}
+	return set, nil
 }
 
 // pictures returns the feed of a set.

@@ -45,7 +45,9 @@ type trainer struct {
 	saved     int       // update of the newest state
 	savedAt   time.Time
 	began     time.Time
-	adapter   string // last adapter written
+	adapter   string    // last adapter written
+	before    runs.Info // run.json before this start
+	ready     bool      // this start wasn't refused: its first line stands in metrics.jsonl
 }
 
 // averaged is the number of updates that loss_avg covers.
@@ -76,6 +78,7 @@ var errStop = errors.New("stopped as planned")
 
 // open starts the records of the run folder and finds the state to go on from.
 func (t *trainer) open() (err error) {
+	t.before = t.opt.Run.Info()
 	if err := t.opt.Run.Begin(t.steps); err != nil {
 		return err
 	}
@@ -85,6 +88,9 @@ func (t *trainer) open() (err error) {
 
 // start makes caches, memory and optimiser, restores the state and reads the weights.
 func (t *trainer) start(ctx context.Context) error {
+	if err := t.opt.Run.CheckSpace(t.saveBytes()); err != nil {
+		return err
+	}
 	if err := t.feed.prepare(ctx); err != nil {
 		return err
 	}
@@ -109,6 +115,7 @@ func (t *trainer) start(ctx context.Context) error {
 	if err := t.startLine(); err != nil {
 		return err
 	}
+	t.ready = true
 	return t.read()
 }
 
@@ -310,7 +317,7 @@ func (t *trainer) finish() error {
 	return t.saveAdapter(t.opt.Run.FinalAdapter())
 }
 
-// close writes how the run ended and frees what the trainer made.
+// close writes how the run ended and frees what the trainer made. A resume that was refused leaves the record of the run as it was.
 func (t *trainer) close(sum *Summary, err error) error {
 	status, exit := runs.Finished, 0
 	var coded interface{ ExitCode() int }
@@ -326,6 +333,12 @@ func (t *trainer) close(sum *Summary, err error) error {
 	}
 	if t.optimizer != nil {
 		t.optimizer.Close()
+	}
+	if !t.ready && t.before.Part > 0 {
+		if e := t.opt.Run.Unbegin(t.before); err == nil {
+			err = e
+		}
+		return err
 	}
 	if t.metrics != nil {
 		if e := t.metrics.Write(runs.EndLine{Step: t.done, Status: status, Exit: exit, Seconds: time.Since(t.began).Seconds()}); err == nil {

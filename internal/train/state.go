@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -30,7 +31,24 @@ type progressFile struct {
 	Step     int       `json:"step"`
 	Losses   []float64 `json:"losses"` // of the last updates, for the average
 	DataHash string    `json:"data_hash"`
-	Model    string    `json:"model"`
+	Model    string    `json:"model"`        // identity of the model's files, quick to tell
+	Content  string    `json:"model_sha256"` // hash of what is in them
+}
+
+// stateOverhead is more than the headers and the small files of a state and an adapter take.
+const stateOverhead = 1 << 20
+
+// saveBytes returns what the disk must have free for the next state and the adapter.
+func (t *trainer) saveBytes() int64 {
+	var floats int64
+	for _, f := range t.network.Factors() {
+		n := int64(tensor.Elems(f.Param.Shape))
+		floats += 2 * n // in the state, in the adapter
+		if t.engine.trained[f.Param] {
+			floats += 2 * n // both moments
+		}
+	}
+	return 4*floats + stateOverhead
 }
 
 // saveState writes a state of the last finished update; the older ones beyond save.state_keep go when it is on disk.
@@ -39,6 +57,9 @@ func (t *trainer) saveState() error {
 		return nil
 	}
 	began := time.Now()
+	if err := t.opt.Run.CheckSpace(t.saveBytes()); err != nil {
+		return err
+	}
 	t.network.Pull(t.backend)
 	var factors, moments []tensor.Named
 	for _, f := range t.network.Factors() {
@@ -47,7 +68,11 @@ func (t *trainer) saveState() error {
 	for _, a := range t.optimizer.State().Arrays {
 		moments = append(moments, tensor.Named{Name: a.Name, Tensor: tensor.FromFloat32(tensor.F32, []int{len(a.Data)}, a.Data)})
 	}
-	progress, err := json.Marshal(progressFile{Step: t.done, Losses: t.losses, DataHash: t.feed.hash(), Model: t.modelID()})
+	content, err := t.modelHash()
+	if err != nil {
+		return err
+	}
+	progress, err := json.Marshal(progressFile{Step: t.done, Losses: t.losses, DataHash: t.feed.hash(), Model: t.modelID(), Content: content})
 	if err != nil {
 		return err
 	}
@@ -70,8 +95,46 @@ func (t *trainer) saveState() error {
 	return t.opt.Run.PruneStates(t.cfg.Save.StateKeep)
 }
 
-// modelID stands for the base model: a replaced file is noticed on resume.
-func (t *trainer) modelID() string { return t.base.Identity() }
+// modelID stands for the base model and the VAE: a replaced file is noticed on resume.
+func (t *trainer) modelID() string {
+	id := t.base.Identity()
+	if t.vae != t.base {
+		id += " " + t.vae.Identity()
+	}
+	return id
+}
+
+// modelHash is what modelID stands for: a copy of the files has it too.
+func (t *trainer) modelHash() (string, error) {
+	h, err := t.base.Hash()
+	if err == nil && t.vae != t.base {
+		var v string
+		v, err = t.vae.Hash()
+		h += " " + v
+	}
+	return h, err
+}
+
+// fromAdapter is the end of an advice: how to take along what was learned, where there is an adapter.
+func (t *trainer) fromAdapter() string {
+	if a := t.opt.Run.Info().Adapter; a != "" {
+		return " from the adapter: --network-weights " + t.opt.Run.Path(a)
+	}
+	return ""
+}
+
+// sameModel compares the model with the one of a state; its content is read only where the files are others.
+func (t *trainer) sameModel(p progressFile) error {
+	if p.Model == t.modelID() {
+		return nil
+	}
+	h, err := t.modelHash()
+	if err == nil && h != p.Content {
+		err = fault.New(fault.Resume, t.opt.Run.Dir(), "the model has changed since the run began: its SHA-256 was %.12s, is %.12s", p.Content, h).
+			Advise("put the old file back, or start a new run%s", t.fromAdapter())
+	}
+	return err
+}
 
 func (t *trainer) relative(path string) string {
 	if rel, err := filepath.Rel(t.opt.Run.Dir(), path); err == nil {
@@ -106,11 +169,13 @@ func (t *trainer) restore() error {
 	}
 	if p.DataHash != t.feed.hash() {
 		return fault.New(fault.Resume, run.Dir(), "the pictures or captions have changed since the run began: was %.12s, is %.12s", p.DataHash, t.feed.hash()).
-			Advise("put the old ones back, or start a new run from the adapter: --network-weights %s", run.FinalAdapter())
+			Advise("put the old ones back, or start a new run%s", t.fromAdapter())
 	}
-	if p.Model != t.modelID() {
-		return fault.New(fault.Resume, run.Dir(), "the model has changed since the run began: was %s, is %s", p.Model, t.modelID()).
-			Advise("put the old file back, or start a new run")
+	if err := t.sameModel(p); err != nil {
+		return err
+	}
+	if t.steps < p.Step {
+		return fault.BadUsage("--steps", "%d is less than the %d steps that the run has done", t.steps, p.Step).Advise("give %d or more", p.Step)
 	}
 	if err := t.restoreFactors(s); err != nil {
 		return err
@@ -124,7 +189,7 @@ func (t *trainer) restore() error {
 		o.Arrays = append(o.Arrays, optim.Array{Name: name, Data: m.Float32()})
 	}
 	if err := t.optimizer.Restore(o); err != nil {
-		return err
+		return fault.New(fault.Resume, s.Dir, "doesn't fit the run: %w", err)
 	}
 	t.done, t.saved, t.losses = p.Step, p.Step, p.Losses
 	return nil
@@ -165,16 +230,25 @@ func readState(s runs.State, name string, use func([]byte) error) error {
 func stateTensors(s runs.State, name string) (map[string]tensor.Tensor, error) {
 	f, err := tensor.OpenFile(filepath.Join(s.Dir, name))
 	if err != nil {
-		return nil, err
+		return nil, resumeFault(err)
 	}
 	defer f.Close()
 	all := map[string]tensor.Tensor{}
 	for _, n := range f.Names() {
 		if all[n], err = f.Read(n); err != nil {
-			return nil, err
+			return nil, resumeFault(err)
 		}
 	}
 	return all, nil
+}
+
+// resumeFault turns a damaged input into a state that can't be used.
+func resumeFault(err error) error {
+	var e *fault.Error
+	if errors.As(err, &e) {
+		return &fault.Error{Kind: fault.Resume, Path: e.Path, Message: e.Message, Err: err}
+	}
+	return err
 }
 
 // hashConfig returns a hash of every value that defines the run's result: not where it is kept, when it is saved or on how many threads it runs.
