@@ -14,11 +14,23 @@ type Config struct {
 	ConvDim   int     // 0 leaves 3x3 convolutions out
 	ConvAlpha float64 // used with ConvDim
 	Dropout   Dropout
-	Tucker    bool
-	UseScalar bool
-	RSLora    bool
-	Targets   Targets
-	Exclude   []string // globs of modules left out
+
+	Factor        int     // lokr, glokr: -1 = nearest to square
+	BlockSize     int     // dylora
+	Constraint    float64 // diag-oft, boft
+	Rescaled      bool
+	DoRA          string // none, in, out
+	Tucker        bool
+	UseScalar     bool
+	RSLora        bool
+	DecomposeBoth bool
+	FullMatrix    bool
+	Unbalanced    bool
+	TrainNorm     bool
+
+	Targets Targets
+	Exclude []string // globs of modules left out
+	Layers  []Layer
 
 	Name  string
 	Out   string // folder that holds run folders
@@ -57,9 +69,10 @@ type Config struct {
 // Dropout holds probabilities in [0,1).
 type Dropout struct{ Rank, Module, Neuron float64 }
 
-// Targets says which modules get an adapter: a preset's name, or globs; one of the two is empty.
+// Targets says which modules get an adapter: a preset's name, a preset's file, or globs; all but one are empty.
 type Targets struct {
 	Preset string
+	File   string // of LyCORIS's TOML form
 	Globs  []string
 }
 

@@ -3,6 +3,7 @@ package config
 import (
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	"lycoris/internal/fault"
@@ -18,6 +19,10 @@ func (r *Resolved) derive() {
 			fill()
 			r.sources[path] = "built-in, " + Lookup(path).Derived
 		}
+	}
+	if c.Algo == "ia3" && (r.sources["targets"] == "" || r.builtIn("targets")) {
+		c.Targets = Targets{Preset: "ia3"}
+		r.sources["targets"] = "built-in, " + Lookup("targets").Derived
 	}
 	from("alpha", func() { c.Alpha = float64(c.Dim) })
 	from("conv_dim", func() { c.ConvDim = c.Dim })
@@ -81,6 +86,23 @@ func (l *loader) crossChecks(r *Resolved) {
 	}
 	if c.LRUnet == 0 && (c.LRTE == 0 || !c.Train.TrainTE) {
 		bad("lr_unet", "nothing is trained: lr_unet is 0 and the text encoder is frozen too")
+	}
+	used := []string{c.Algo}
+	for _, rule := range c.Layers {
+		if algo, given := rule.Set["algo"]; given {
+			used = append(used, algo.(string))
+		}
+	}
+	for _, k := range keys {
+		if len(k.Algos) > 0 && !slices.ContainsFunc(used, func(a string) bool { return slices.Contains(k.Algos, a) }) {
+			unused(k.Path, "%s has no effect: it means nothing to %s", k.Path, strings.Join(used, ", "))
+		}
+	}
+	if c.DecomposeBoth && c.FullMatrix {
+		bad("full_matrix", "decompose_both and full_matrix are both given").Advise("keep one of them")
+	}
+	if c.Algo == "dylora" && (c.Dim%c.BlockSize != 0 || c.ConvDim%c.BlockSize != 0) {
+		bad("block_size", "block_size %d does not divide dim %d and conv_dim %d", c.BlockSize, c.Dim, c.ConvDim)
 	}
 	if c.ConvDim == 0 {
 		unused("conv_alpha", "conv_alpha has no effect: conv_dim is 0")

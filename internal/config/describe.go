@@ -99,7 +99,7 @@ func (k *Key) typeSchema() map[string]any {
 	case Texts:
 		return anyOf(one("string"), map[string]any{"type": "array", "items": one("string")})
 	case Selection:
-		return anyOf(map[string]any{"enum": k.Enum}, map[string]any{"type": "array", "items": one("string"), "minItems": 1})
+		return anyOf(map[string]any{"enum": k.Enum}, map[string]any{"type": "string", "pattern": `\.[tT][oO][mM][lL]$`}, map[string]any{"type": "array", "items": one("string"), "minItems": 1})
 	case Resolution:
 		return anyOf(map[string]any{"const": "auto"}, k.bounds("integer"), k.pairOf("integer"))
 	case IntPair:
@@ -108,6 +108,12 @@ func (k *Key) typeSchema() map[string]any {
 		return k.pairOf("number")
 	case Every, Bytes, Count:
 		return anyOf(k.bounds("integer"), one("string"))
+	case Layers:
+		props := map[string]any{}
+		for _, lk := range layerKeys {
+			props[lk.Path] = lk.schema()
+		}
+		return map[string]any{"type": "array", "items": map[string]any{"type": "object", "additionalProperties": false, "required": []string{"match"}, "properties": props}}
 	case Folders:
 		props := map[string]any{}
 		for _, fk := range folderKeys {

@@ -67,7 +67,7 @@ func TestFileFindings(t *testing.T) {
 			`foreign.yaml:2:1: unknown key "learning_rate" | did you mean "lr"?`,
 			`foreign.yaml:3:1: unknown key "mixed_precision" | did you mean "precision"?`}},
 		{"types.yaml", "dim: \"16\"\nbatch_size: 1.9\ntucker: yes\nname: 5\nlr: fast\nbucket: 512\nseed: true\n", []string{
-			`types.yaml:1:6: dim: "16" is not a whole number (1 to 32768) | remove the quotes`,
+			`types.yaml:1:6: dim: "16" is not a whole number (1 to 1000000000000000) | remove the quotes`,
 			`types.yaml:2:13: batch_size: "1.9" is not a whole number (1 to 4096)`,
 			`types.yaml:3:9: tucker: "yes" is not true or false | yes is text here; write true or false`,
 			`types.yaml:4:7: name: "5" is not text | put it in quotes: "5"`,
@@ -75,7 +75,7 @@ func TestFileFindings(t *testing.T) {
 			`types.yaml:6:9: bucket: "512" is not a group of keys | its keys are enable, resolution, min, max, step, no_upscale`,
 			`types.yaml:7:7: seed: "true" is not a whole number (0 or more)`}},
 		{"ranges.yaml", "dim: 0\nalpha: 0\nlr: -1\nsteps: 0\nbucket: {resolution: 63, max: 1000000}\ndropout: {rank: 1}\nlr_te: .inf\nlr_unet: .nan\n", []string{
-			`ranges.yaml:1:6: dim: 0 is out of range, it wants a whole number (1 to 32768)`,
+			`ranges.yaml:1:6: dim: 0 is out of range, it wants a whole number (1 to 1000000000000000)`,
 			`ranges.yaml:2:8: alpha: 0 is out of range, it wants a number (more than 0)`,
 			`ranges.yaml:3:5: lr: -1 is out of range, it wants a number (more than 0)`,
 			`ranges.yaml:4:8: steps: 0 is out of range, it wants a whole number (1 to 1000000000)`,
@@ -84,20 +84,26 @@ func TestFileFindings(t *testing.T) {
 			`ranges.yaml:6:17: dropout.rank: 1 is out of range, it wants a number (0 or more, below 1)`,
 			`ranges.yaml:7:8: lr_te: .inf is out of range, it wants a number (0 or more)`,
 			`ranges.yaml:8:10: lr_unet: .nan is out of range, it wants a number (0 or more)`}},
-		{"huge.json", `{"lr": 1e309, "dim": 1000000000}`, []string{
+		{"huge.json", `{"lr": 1e309, "dim": 10000000000000000}`, []string{
 			`huge.json:1:8: lr: 1e309 is out of range, it wants a number (more than 0)`,
-			`huge.json:1:22: dim: 1000000000 is out of range, it wants a whole number (1 to 32768)`}},
-		{"later.yaml", "algo: loha\nmodel: {family: sdxl}\nfactor: 8\ntrain: {min_snr_gamma: 5}\nlayers: []\n", []string{
-			`later.yaml:1:7: algo "loha" is not served yet: this version trains lora (= locon)`,
+			`huge.json:1:22: dim: 10000000000000000 is out of range, it wants a whole number (1 to 1000000000000000)`}},
+		{"later.yaml", "optimizer: {name: lion}\nmodel: {family: sdxl}\ntrain_bias: true\ntrain: {min_snr_gamma: 5}\n", []string{
+			`later.yaml:1:19: optimizer.name "lion" is not served yet: this version has adamw`,
 			`later.yaml:2:17: model.family "sdxl" is not served yet: this version trains sd1`,
-			`later.yaml:3:1: unknown key "factor" | this version doesn't have it yet`,
-			`later.yaml:4:9: unknown key "train.min_snr_gamma" | this version doesn't have it yet`,
-			`later.yaml:5:1: unknown key "layers" | this version doesn't have it yet`}},
+			`later.yaml:3:1: unknown key "train_bias" | this version doesn't have it yet`,
+			`later.yaml:4:9: unknown key "train.min_snr_gamma" | this version doesn't have it yet`}},
+		{"layers.yaml", "algo: loha\nlayers:\n  - {match: a*, dim: 0}\n  - {dimm: 4}\n  - {dim: 4}\n  - x\n", []string{
+			`layers.yaml:3:22: dim: 0 is out of range, it wants a whole number (1 to 1000000000000000)`,
+			`layers.yaml:4:6: unknown key "layers.dimm" | did you mean "dim"?`,
+			`layers.yaml:5:5: an entry of layers has no match`,
+			`layers.yaml:6:5: an entry of layers is a group of keys such as {match: "unet.*attn1*", dim: 8}`}},
+		{"pairs.yaml", "algo: lokr\ndecompose_both: true\nfull_matrix: true\n", []string{`pairs.yaml:3:14: decompose_both and full_matrix are both given | keep one of them`}},
+		{"block.yaml", "algo: dylora\ndim: 16\nblock_size: 3\n", []string{`block.yaml:3:13: block_size 3 does not divide dim 16 and conv_dim 16`}},
 		{"twice.yaml", "dim: 4\nlr: 1\ndim: 8\n", []string{`twice.yaml:3:1: key "dim" is given twice | the first is at twice.yaml:1:1`}},
 		{"twice.json", "{\"dim\": 4,\n \"dim\": 8}", []string{`twice.json:2:2: key "dim" is given twice | the first is at twice.json:1:2`}},
 		{"twice.toml", "dim = 4\n[bucket]\nmin = 64\n[bucket]\nmax = 128\n", []string{`twice.toml:4:2: table "bucket" is given twice | the first is at twice.toml:2:2`}},
 		{"types.toml", "dim = \"16\"\nseed = 1.5\n[train]\ntran_te = true\n", []string{
-			`types.toml:1:7: dim: "16" is not a whole number (1 to 32768) | remove the quotes`,
+			`types.toml:1:7: dim: "16" is not a whole number (1 to 1000000000000000) | remove the quotes`,
 			`types.toml:2:8: seed: "1.5" is not a whole number (0 or more)`,
 			`types.toml:4:1: unknown key "train.tran_te" | did you mean "train.train_te"?`}},
 		{"dotted.yaml", "model.path: x\n", []string{`dotted.yaml:1:1: unknown key "model.path" | write it as a key of the group "model"`}},
@@ -107,14 +113,14 @@ func TestFileFindings(t *testing.T) {
 		{"both.yaml", "steps: 5\nepochs: 2\n", []string{`both.yaml:2:9: steps and epochs are both given | keep one of them; steps is at both.yaml:1:8`}},
 		{"tab.yaml", "model:\n\tpath: x\n", []string{"tab.yaml:2:1: is indented with a tab, YAML wants blanks"}},
 		{"list.yaml", "- dim\n", []string{"list.yaml:1:1: a configuration is a group of keys, this is a list"}},
-		{"empty.yaml", "dim:\n", []string{"empty.yaml:1:5: dim has no value, it wants a whole number (1 to 32768)"}},
+		{"empty.yaml", "dim:\n", []string{"empty.yaml:1:5: dim has no value, it wants a whole number (1 to 1000000000000000)"}},
 		{"docs.yaml", "dim: 4\n---\ndim: 8\n", []string{"docs.yaml:2:1: a second document begins here, a configuration is one"}},
 		{"data.yaml", "data:\n  - {path: a, repeats: 0}\n  - {repats: 3}\n  - [b]\n", []string{
 			`data.yaml:2:24: repeats: 0 is out of range, it wants a whole number (1 to 1000000)`,
 			`data.yaml:3:6: unknown key "data.repats" | did you mean "repeats"?`,
 			`data.yaml:3:5: an entry of data has no path`,
 			`data.yaml:4:5: data: a list is not a list of folders`}},
-		{"hex.yaml", "dim: 0x10\n", []string{`hex.yaml:1:6: dim: "0x10" is not a whole number (1 to 32768) | write it in decimal digits only`}},
+		{"hex.yaml", "dim: 0x10\n", []string{`hex.yaml:1:6: dim: "0x10" is not a whole number (1 to 1000000000000000) | write it in decimal digits only`}},
 		{"utf8.yaml", "name: \"a\xff\"\n", []string{"utf8.yaml:1:9: is not UTF-8 text | save the file as UTF-8"}},
 		{"open.json", `{"dim": 4`, []string{"open.json:1:10: is not valid JSON: it ends too early"}},
 		{"extra.json", "{}\n{}", []string{"extra.json:2:1: text follows after the configuration"}},
@@ -182,8 +188,8 @@ func TestCommandLineFindings(t *testing.T) {
 		Env:   []string{"LYCORIS_LR=x", "LYCORIS_DIMM=3", "LYCORIS_SEED=", "OTHER=1"}})
 	equal(t, list(t, err), []string{
 		`LYCORIS_LR: "x" is not a number (more than 0)`,
-		`--algo: "lorra" is not one of lora, locon | did you mean "lora"?`,
-		`--dim: "abc" is not a whole number (1 to 32768)`,
+		`--algo: "lorra" is not one of lora, locon, loha, lokr, full, ia3, dylora, glora, glokr, diag-oft, boft, tlora | did you mean "lora"?`,
+		`--dim: "abc" is not a whole number (1 to 1000000000000000)`,
 		`--train-te: "yes" is not true or false`,
 		`--set dim: key "dim" is given twice on the command line | the first is --dim`,
 		`--set: "lr" is not KEY=VALUE`,
@@ -191,7 +197,7 @@ func TestCommandLineFindings(t *testing.T) {
 		`--set train.timesteps: a list is not two whole numbers [a, b] (0 to 1000)`,
 		`--set targets: "[unet.*" is not a list such as [a, b]`,
 		`--set epochs: 0 is out of range, it wants a whole number (1 to 1000000000)`,
-		`--set conv_dim: "08" is not a whole number (0 to 32768)`,
+		`--set conv_dim: "08" is not a whole number (0 to 1000000000000000)`,
 	})
 }
 

@@ -64,6 +64,13 @@ func (r *Resolved) YAML(header string) []byte {
 			group = ""
 		}
 		comment := "# " + strings.ReplaceAll(r.sources[k.Path], "\n", " ")
+		if k.Type == Layers && len(r.Config.Layers) > 0 {
+			fmt.Fprintf(&b, "%s: %s\n", name, comment)
+			for _, l := range r.Config.Layers {
+				b.WriteString(r.formatLayer(l))
+			}
+			continue
+		}
 		if k.Type == Folders && len(r.Config.Data) > 0 {
 			fmt.Fprintf(&b, "%s: %s\n", name, comment)
 			for _, d := range r.Config.Data {
@@ -84,6 +91,19 @@ func (r *Resolved) formatFolder(d Folder) string {
 		v := reflect.ValueOf(d.field(k.Path)).Elem().Interface()
 		fmt.Fprintf(&b, "%s%s: %s\n", lead, k.Path, r.format(k, v))
 		lead = "    "
+	}
+	return b.String()
+}
+
+// formatLayer writes one entry of layers as a block of YAML.
+func (r *Resolved) formatLayer(l Layer) string {
+	var b strings.Builder
+	lead := "  - "
+	for _, k := range layerKeys {
+		if v, given := l.Set[k.Path]; given {
+			fmt.Fprintf(&b, "%s%s: %s\n", lead, k.Path, r.format(k, v))
+			lead = "    "
+		}
 	}
 	return b.String()
 }
@@ -138,7 +158,16 @@ func (r *Resolved) format(k *Key, v any) string {
 		if v.Preset != "" {
 			return v.Preset
 		}
+		if v.File != "" {
+			return quote(r.absolute(v.File))
+		}
 		return formatList(v.Globs)
+	case []Layer:
+		var b strings.Builder
+		for _, l := range v {
+			b.WriteString(r.formatLayer(l))
+		}
+		return "[" + b.String() + "]"
 	case []Folder:
 		var b strings.Builder
 		for _, d := range v {
@@ -255,7 +284,16 @@ func (r *Resolved) Any(path string) any {
 		if v.Preset != "" {
 			return v.Preset
 		}
+		if v.File != "" {
+			return v.File
+		}
 		return v.Globs
+	case []Layer:
+		rules := []map[string]any{}
+		for _, l := range v {
+			rules = append(rules, l.Set)
+		}
+		return rules
 	}
 	panic("config: key " + path + " has no JSON form")
 }

@@ -48,7 +48,7 @@ func distance(a, b string) int {
 
 // laterKeys are keys of the product that this version doesn't serve; the sentence is better than "unknown".
 var laterKeys = []string{
-	"factor", "block_size", "constraint", "rescaled", "dora", "decompose_both", "full_matrix", "unbalanced", "train_norm", "train_bias", "layers",
+	"train_bias",
 	"model.zero_snr", "cache.variants", "optimizer.args", "scheduler.cycles", "scheduler.power", "train.min_snr_gamma", "train.debiased",
 	"train.noise_offset", "train.loss", "train.huber_c", "train.prior_weight", "guard.max_rollbacks", "guard.loss_spike", "log.tensorboard",
 	"log.system_every", "data.weight", "data.reg", "data.mask",

@@ -31,6 +31,7 @@ const (
 	Count                  // whole number, or 100M
 	Selection              // name of a set of modules, or list of globs
 	Folders                // list of data folders
+	Layers                 // list of rules for single layers
 )
 
 // Key is one line of the table.
@@ -49,34 +50,50 @@ type Key struct {
 	Doc        string
 	Resumable  bool     // ↻ may differ when a run is resumed
 	Foreign    []string // names that other trainers use
+	Algos      []string // algorithms that it means something to; empty: all
 	field      func(*Config) any
 	mayBeEmpty bool // may be unset or the empty text
 }
 
 var inf = math.Inf(1)
 
-// laterAlgos are the algorithms that the file format knows and this version doesn't train.
-var laterAlgos = []string{"loha", "lokr", "full", "ia3", "dylora", "glora", "glokr", "diag-oft", "boft", "tlora"}
+// algorithms are the values of algo, and what each key that is for some of them is for.
+var (
+	algorithms = []string{"lora", "locon", "loha", "lokr", "full", "ia3", "dylora", "glora", "glokr", "diag-oft", "boft", "tlora"}
+	ranked     = []string{"lora", "locon", "loha", "lokr", "dylora", "glora", "glokr", "tlora"}
+	blocked    = []string{"diag-oft", "boft"}
+	scalable   = []string{"lora", "locon", "loha", "lokr", "glora", "glokr"}
+	kronecker  = []string{"lokr", "glokr"}
+)
 
 // targetSets are the sets of modules with a name (algorithms.md 14.4).
-var targetSets = []string{"full", "full-lin", "attn-mlp", "attn-only", "unet-only", "unet-transformer-only", "unet-convblock-only"}
+var targetSets = []string{"full", "full-lin", "attn-mlp", "attn-only", "unet-only", "unet-transformer-only", "unet-convblock-only", "ia3"}
 
 // keys is the table, in the order of files, help and config keys.
 var keys = []*Key{
-	{Path: "algo", Type: Enum, Default: "lora", Enum: []string{"lora", "locon"}, Later: laterAlgos, LaterWhy: "this version trains lora (= locon)",
-		Flag: "algo", Doc: "algorithm", Foreign: []string{"network_module", "peft_type", "lycoris_algo"}, field: func(c *Config) any { return &c.Algo }},
-	{Path: "dim", Type: Int, Default: "16", Min: 1, Max: 32768, Flag: "dim", Doc: "rank", Foreign: []string{"network_dim", "rank", "lora_rank", "linear"}, field: func(c *Config) any { return &c.Dim }},
-	{Path: "alpha", Type: Float, Derived: "= dim", Min: 0, OpenMin: true, Max: inf, Flag: "alpha", Doc: "strength; the change is scaled by alpha/dim", Foreign: []string{"network_alpha", "lora_alpha", "linear_alpha"}, field: func(c *Config) any { return &c.Alpha }},
-	{Path: "conv_dim", Type: Int, Derived: "= dim", Min: 0, Max: 32768, Flag: "conv-dim", Doc: "rank for 3x3 convolutions; 0 leaves them out", Foreign: []string{"conv", "conv_rank"}, field: func(c *Config) any { return &c.ConvDim }},
-	{Path: "conv_alpha", Type: Float, Derived: "= alpha", Min: 0, OpenMin: true, Max: inf, Flag: "conv-alpha", Doc: "alpha for 3x3 convolutions", field: func(c *Config) any { return &c.ConvAlpha }},
+	{Path: "algo", Type: Enum, Default: "lora", Enum: algorithms, Flag: "algo", Doc: "algorithm", Foreign: []string{"network_module", "peft_type", "lycoris_algo"}, field: func(c *Config) any { return &c.Algo }},
+	{Path: "dim", Type: Int, Default: "16", Min: 1, Max: 1e15, Flag: "dim", Algos: slices.Concat(ranked, blocked), Doc: "rank; block size of diag-oft and boft", Foreign: []string{"network_dim", "rank", "lora_rank", "linear"}, field: func(c *Config) any { return &c.Dim }},
+	{Path: "alpha", Type: Float, Derived: "= dim", Min: 0, OpenMin: true, Max: inf, Flag: "alpha", Algos: ranked, Doc: "strength; the change is scaled by alpha/dim", Foreign: []string{"network_alpha", "lora_alpha", "linear_alpha"}, field: func(c *Config) any { return &c.Alpha }},
+	{Path: "conv_dim", Type: Int, Derived: "= dim", Min: 0, Max: 1e15, Flag: "conv-dim", Doc: "rank for 3x3 convolutions; 0 leaves them out", Foreign: []string{"conv", "conv_rank"}, field: func(c *Config) any { return &c.ConvDim }},
+	{Path: "conv_alpha", Type: Float, Derived: "= alpha", Min: 0, OpenMin: true, Max: inf, Flag: "conv-alpha", Algos: ranked, Doc: "alpha for 3x3 convolutions", field: func(c *Config) any { return &c.ConvAlpha }},
 	{Path: "dropout.rank", Type: Float, Default: "0", Min: 0, Max: 1, OpenMax: true, Doc: "chance that a rank is left out in a step", Foreign: []string{"rank_dropout"}, field: func(c *Config) any { return &c.Dropout.Rank }},
 	{Path: "dropout.module", Type: Float, Default: "0", Min: 0, Max: 1, OpenMax: true, Doc: "chance that a layer's adapter is left out in a step", Foreign: []string{"module_dropout"}, field: func(c *Config) any { return &c.Dropout.Module }},
 	{Path: "dropout.neuron", Type: Float, Default: "0", Min: 0, Max: 1, OpenMax: true, Doc: "chance that an activation is left out in a step", Foreign: []string{"network_dropout", "dropout_probability"}, field: func(c *Config) any { return &c.Dropout.Neuron }},
-	{Path: "tucker", Type: Bool, Default: "false", Doc: "3x3 convolutions in Tucker form", Foreign: []string{"use_tucker", "use_cp", "use_conv_cp"}, field: func(c *Config) any { return &c.Tucker }},
-	{Path: "use_scalar", Type: Bool, Default: "false", Doc: "a trained factor per layer that starts at 0", field: func(c *Config) any { return &c.UseScalar }},
-	{Path: "rs_lora", Type: Bool, Default: "false", Doc: "scale by alpha/sqrt(dim)", Foreign: []string{"use_rslora", "rslora"}, field: func(c *Config) any { return &c.RSLora }},
-	{Path: "targets", Type: Selection, Default: "full", Enum: targetSets, Later: []string{"ia3"}, LaterWhy: "it belongs to an algorithm of a later version", Doc: "which layers get an adapter: a set's name, or a list of globs", Foreign: []string{"preset", "target_modules"}, field: func(c *Config) any { return &c.Targets }},
+	{Path: "factor", Type: Int, Default: "-1", Min: -1, Max: 32768, Flag: "factor", Algos: kronecker, Doc: "how lokr splits a layer; -1 = nearest to square", Foreign: []string{"lokr_factor", "decompose_factor"}, field: func(c *Config) any { return &c.Factor }},
+	{Path: "block_size", Type: Int, Default: "1", Min: 1, Max: 32768, Flag: "block-size", Algos: []string{"dylora"}, Doc: "ranks that dylora trains together; must divide dim", field: func(c *Config) any { return &c.BlockSize }},
+	{Path: "constraint", Type: Float, Default: "0", Min: 0, Max: inf, Flag: "constraint", Algos: blocked, Doc: "bound on the rotation; 0 = none", Foreign: []string{"constrain"}, field: func(c *Config) any { return &c.Constraint }},
+	{Path: "rescaled", Type: Bool, Default: "false", Algos: blocked, Doc: "a trained factor per output beside the rotation", field: func(c *Config) any { return &c.Rescaled }},
+	{Path: "dora", Type: Enum, Default: "none", Enum: []string{"none", "in", "out"}, Algos: []string{"lora", "locon", "loha", "lokr"}, Doc: "train magnitudes apart from directions, per input or output channel", Foreign: []string{"dora_wd", "use_dora", "weight_decompose"}, field: func(c *Config) any { return &c.DoRA }},
+	{Path: "tucker", Type: Bool, Default: "false", Algos: []string{"lora", "locon", "loha", "lokr", "glokr"}, Doc: "3x3 convolutions in Tucker form", Foreign: []string{"use_tucker", "use_cp", "use_conv_cp"}, field: func(c *Config) any { return &c.Tucker }},
+	{Path: "use_scalar", Type: Bool, Default: "false", Algos: scalable, Doc: "a trained factor per layer that starts at 0", field: func(c *Config) any { return &c.UseScalar }},
+	{Path: "rs_lora", Type: Bool, Default: "false", Algos: scalable, Doc: "scale by alpha/sqrt(dim)", Foreign: []string{"use_rslora", "rslora"}, field: func(c *Config) any { return &c.RSLora }},
+	{Path: "decompose_both", Type: Bool, Default: "false", Algos: kronecker, Doc: "low rank for the small factor too", field: func(c *Config) any { return &c.DecomposeBoth }},
+	{Path: "full_matrix", Type: Bool, Default: "false", Algos: kronecker, Doc: "factors of full rank", field: func(c *Config) any { return &c.FullMatrix }},
+	{Path: "unbalanced", Type: Bool, Default: "false", Algos: kronecker, Doc: "more of the outputs for the small factor", Foreign: []string{"unbalanced_factorization"}, field: func(c *Config) any { return &c.Unbalanced }},
+	{Path: "train_norm", Type: Bool, Default: "false", Doc: "train the norms inside chosen blocks too", field: func(c *Config) any { return &c.TrainNorm }},
+	{Path: "targets", Type: Selection, Default: "full", Derived: "ia3 for algo ia3", Enum: targetSets, Doc: "which layers get an adapter: a set's name, a LyCORIS preset file, or a list of globs", Foreign: []string{"preset", "target_modules"}, field: func(c *Config) any { return &c.Targets }},
 	{Path: "exclude", Type: Texts, Default: "[]", Doc: "globs of layers left out", Foreign: []string{"exclude_name", "exclude_modules"}, field: func(c *Config) any { return &c.Exclude }},
+	{Path: "layers", Type: Layers, Default: "[]", Doc: "rules for single layers; the first that matches wins", field: func(c *Config) any { return &c.Layers }},
 
 	{Path: "name", Type: Text, mayBeEmpty: true, Derived: "from the data folder", Flag: "name", Doc: "name of the run folder and of its adapters", Foreign: []string{"output_name"}, field: func(c *Config) any { return &c.Name }},
 	{Path: "out", Type: Path, Default: "runs", Flag: "out", Doc: "folder that holds run folders", Resumable: true, Foreign: []string{"output_dir"}, field: func(c *Config) any { return &c.Out }},
@@ -166,8 +183,28 @@ var folderKeys = []*Key{
 	{Path: "suffix", Type: Text, mayBeEmpty: true, Doc: "put after every caption", Foreign: []string{"caption_suffix"}},
 }
 
+// layerKeys are the keys of one entry of layers: these, and the keys of the table that an algorithm may take.
+var layerKeys = layerTable()
+
+func layerTable() []*Key {
+	table := []*Key{
+		{Path: "match", Type: Text, Doc: "glob of whole module paths, or of names in adapter files"},
+		{Path: "skip", Type: Bool, Default: "false", Doc: "leave these layers out"},
+		{Path: "lr_scale", Type: Float, Default: "1.0", Min: 0, Max: inf, Doc: "learning rate of these layers, relative to the component's"},
+		{Path: "on_input", Type: Bool, Default: "false", Doc: "ia3 scales inputs instead of outputs", Foreign: []string{"train_on_input"}},
+	}
+	for _, path := range []string{"algo", "dim", "alpha", "factor", "block_size", "constraint", "rescaled", "dora", "tucker", "use_scalar", "rs_lora", "decompose_both",
+		"full_matrix", "unbalanced"} {
+		table = append(table, Lookup(path))
+	}
+	return table
+}
+
 // Keys returns the table.
 func Keys() []*Key { return slices.Clone(keys) }
+
+// LayerKeys returns the keys of one entry of layers.
+func LayerKeys() []*Key { return slices.Clone(layerKeys) }
 
 // FolderKeys returns the keys of one entry of data.
 func FolderKeys() []*Key { return slices.Clone(folderKeys) }

@@ -31,7 +31,7 @@ type converter struct {
 // value converts n to the Go value of k; ok is false when something was found, and v nil when n unsets the key.
 //
 //	Bool bool · Int AutoInt IntEnum int · Seed uint64 · Float float64 · Text Enum Path Tri string · Texts []string · Resolution Size
-//	IntPair [2]int · FloatPair [2]float64 · Steps Warmup · Every Interval · Bytes Count int64 · Selection Targets · Folders []Folder
+//	IntPair [2]int · FloatPair [2]float64 · Steps Warmup · Every Interval · Bytes Count int64 · Selection Targets · Folders []Folder · Layers []Layer
 func (c *converter) value(k *Key, n *node) (v any, ok bool) {
 	if n.kind == wordNode && (n.text == "null" && k.mayBeEmpty || n.text == "" && (k.Type == Text || k.Type == Path) && k.mayBeEmpty) {
 		return nil, true
@@ -88,6 +88,8 @@ func (c *converter) value(k *Key, n *node) (v any, ok bool) {
 		return c.selection(k, n)
 	case Folders:
 		return c.folders(k, n)
+	case Layers:
+		return c.layers(k, n)
 	}
 	panic(fmt.Sprintf("config: key %s has no converter", k.Path))
 }
@@ -95,7 +97,7 @@ func (c *converter) value(k *Key, n *node) (v any, ok bool) {
 // acceptsList reports whether the text of a flag that begins with [ is a list for this key.
 func (k *Key) acceptsList() bool {
 	switch k.Type {
-	case Texts, Resolution, IntPair, FloatPair, Selection, Folders:
+	case Texts, Resolution, IntPair, FloatPair, Selection, Folders, Layers:
 		return true
 	}
 	return false
@@ -493,6 +495,13 @@ func (c *converter) selection(k *Key, n *node) (any, bool) {
 	if n.kind == textNode || n.kind == wordNode {
 		if slices.Contains(k.Enum, n.text) {
 			return Targets{Preset: n.text}, true
+		}
+		if strings.HasSuffix(strings.ToLower(n.text), ".toml") {
+			v, ok := c.path(&Key{Path: k.Path, Type: Path}, n)
+			if !ok {
+				return nil, false
+			}
+			return Targets{File: v.(string)}, true
 		}
 		return nil, c.wrongWord(k, n)
 	}
