@@ -150,7 +150,10 @@ type Algorithm struct {
 }
 
 // All lists the algorithms, in the order in which a file's keys are tried.
-var All = []*Algorithm{&LoRA}
+var All = []*Algorithm{
+	&LoRA,
+	&IA3,
+}
 
 // ByName returns the algorithm called name or by one of its aliases.
 func ByName(name string) (*Algorithm, error) {
