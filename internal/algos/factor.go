@@ -4,6 +4,7 @@ import (
 	"math"
 
 	"lycoris/internal/graph"
+	"lycoris/internal/kernels"
 	"lycoris/internal/rng"
 	"lycoris/internal/tensor"
 )
@@ -13,6 +14,8 @@ type Factor struct {
 	Param  *graph.Param
 	Host   []float32 // initial values, then what Network.Pull brought
 	Frozen bool      // read by the graph but not trained
+	// Origin writes the frozen values that the factor is a difference to. Weight decay then falls on the sum of both. nil: on the factor alone.
+	Origin func(b kernels.Backend, dst []float32)
 }
 
 func newFactor(t Target, key string, values []float32, shape ...int) *Factor {
@@ -30,4 +33,17 @@ func kaimingUniform(s *rng.Stream, fanIn int, shape ...int) []float32 {
 		v[i] = float32((2*s.Float64() - 1) * bound)
 	}
 	return v
+}
+
+// scaling returns the scale alpha/rank, or alpha/√rank for rs-LoRA, and the alpha that a file must hold so that alpha/rank is that scale. An alpha of 0
+// counts as rank.
+func (o Options) scaling() (scale, fileAlpha float64) {
+	alpha, r := o.Alpha, float64(o.Rank)
+	if alpha == 0 {
+		alpha = r
+	}
+	if o.RSLoRA {
+		return alpha / math.Sqrt(r), alpha * math.Sqrt(r)
+	}
+	return alpha / r, alpha
 }

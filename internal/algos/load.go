@@ -42,3 +42,15 @@ func squeezed(shape []int) []int {
 	}
 	return s
 }
+
+// rank returns the length of an axis of the tensor called key, at least 1.
+func (s stored) rank(t Target, key string, axis int) (int, error) {
+	v, ok := s[key]
+	switch {
+	case !ok:
+		return 0, fault.BadInput("", "%q has no %s", t.Name, key)
+	case len(v.Shape) < 2 || v.Shape[axis] < 1:
+		return 0, fault.BadInput("", "%q: %s has shape %v, which names no rank", t.Name, key, v.Shape)
+	}
+	return v.Shape[axis], nil
+}

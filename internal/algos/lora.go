@@ -2,6 +2,7 @@ package algos
 
 import (
 	"math"
+	"slices"
 
 	"lycoris/internal/fault"
 	"lycoris/internal/graph"
@@ -23,8 +24,8 @@ var LoRA = Algorithm{
 	Name:    "lora",
 	Aliases: []string{"locon"},
 	Doc:     "low-rank product up·down; convolutions too",
-	Takes:   []string{"dim", "alpha", "tucker", "use_scalar", "rs_lora"},
-	Keys:    []string{keyDown, keyMid, keyUp, keyAlpha},
+	Takes:   []string{"dim", "alpha", "tucker", "use_scalar", "rs_lora", "dora"},
+	Keys:    []string{keyDown, keyMid, keyUp, keyAlpha, keyDoRA},
 	Is:      marked(keyUp, keyDown),
 	New:     newLoRA,
 	Load:    loadLoRA,
@@ -35,15 +36,16 @@ var LoRA = Algorithm{
 //	plain:  ΔW = s·σ·up[O,R]·down[R,I·kh·kw]
 //	Tucker: ΔW[o,i,:] = s·σ·Σ up[o,p]·mid[p,q,:]·down[q,i]
 //
-// with s = alpha/R, or alpha/√R for rs-LoRA; σ is 1, a trained scalar, or what BoundNorm made of it.
+// with s = alpha/R, or alpha/√R for rs-LoRA; σ is 1, a trained scalar, or what BoundNorm made of it. With DoRA that is the change before the decomposition.
 type lora struct {
 	module
-	scale     float64
+	scale     float64 // s
 	fileAlpha float64 // alpha such that fileAlpha/R is the scale
 	down      *Factor // [R,I] or [R,I,kh,kw]
 	mid       *Factor // [R,R,kh,kw], Tucker only
 	up        *Factor // [O,R]
 	sigma     *Factor // [1], nil where it is always 1
+	dora      *dora   // nil without
 }
 
 func newLoRA(t Target, o Options, s *rng.Stream) (Adapter, error) {
@@ -68,20 +70,15 @@ func newLoRA(t Target, o Options, s *rng.Stream) (Adapter, error) {
 	if o.UseScalar {
 		l.sigma.Host[0] = 0
 	}
+	l.dora = l.newDoRA(o.DoRA)
 	return l, nil
 }
 
 // sizedLoRA settles scale and form; Tucker means nothing for a kernel of one pixel.
 func sizedLoRA(t Target, o Options) *lora {
 	o.Tucker = o.Tucker && t.HasWindow()
-	if o.Alpha == 0 {
-		o.Alpha = float64(o.Rank)
-	}
-	l := &lora{module: module{target: t, options: o, inputs: o.stepInputs(t)}, scale: o.Alpha / float64(o.Rank), fileAlpha: o.Alpha}
-	if o.RSLoRA {
-		root := math.Sqrt(float64(o.Rank))
-		l.scale, l.fileAlpha = o.Alpha/root, o.Alpha*root
-	}
+	l := &lora{module: module{target: t, options: o, inputs: o.stepInputs(t)}}
+	l.scale, l.fileAlpha = o.scaling()
 	return l
 }
 
@@ -94,51 +91,38 @@ func (l *lora) addSigma() {
 }
 
 func loadLoRA(t Target, tensors map[string]tensor.Tensor, o Options) (Adapter, error) {
-	up, okUp := tensors[keyUp]
-	down, okDown := tensors[keyDown]
-	switch {
-	case !okUp:
-		return nil, fault.BadInput("", "%q has %s but no %s", t.Name, keyDown, keyUp)
-	case !okDown:
-		return nil, fault.BadInput("", "%q has %s but no %s", t.Name, keyUp, keyDown)
-	case len(down.Shape) < 2:
-		return nil, fault.BadInput("", "%q: %s has shape %v", t.Name, keyDown, down.Shape)
-	}
-	r := down.Shape[0]
-	mid, tucker := tensors[keyMid]
-	o.Rank, o.Tucker, o.RSLoRA, o.Alpha = r, tucker, false, float64(r)
-	if a, ok := tensors[keyAlpha]; ok {
-		v := a.Float32()
-		if len(v) != 1 {
-			return nil, fault.BadInput("", "%q: alpha has shape %v, want one number", t.Name, a.Shape)
-		}
-		o.Alpha = float64(v[0])
-	}
-	if o.Strength != 0 {
-		o.Alpha *= o.Strength
-	}
-	l := sizedLoRA(t, o)
-	take := func(key string, from tensor.Tensor, shape ...int) (*Factor, error) {
-		if tensor.Elems(from.Shape) != tensor.Elems(shape) || from.Shape[0] != shape[0] {
-			return nil, fault.BadInput("", "%q: %s has shape %v, want %v", t.Name, key, from.Shape, shape)
-		}
-		return newFactor(t, key, from.Float32(), shape...), nil
-	}
-	downShape := append([]int{r}, t.Shape[1:]...)
-	var err error
-	if tucker {
-		if !t.HasWindow() {
-			return nil, fault.BadInput("", "%q: %s on a layer without a window", t.Name, keyMid)
-		}
-		downShape = downShape[:2]
-		if l.mid, err = take(keyMid, mid, r, r, t.Shape[2], t.Shape[3]); err != nil {
-			return nil, err
-		}
-	}
-	if l.down, err = take(keyDown, down, downShape...); err != nil {
+	file := stored(tensors)
+	r, err := file.rank(t, keyDown, 0)
+	if err != nil {
 		return nil, err
 	}
-	if l.up, err = take(keyUp, up, t.Out(), r); err != nil {
+	o.Rank, o.RSLoRA = r, false
+	if o.Alpha, err = file.number(t, keyAlpha, float64(r)); err != nil {
+		return nil, err
+	}
+	_, o.Tucker = file[keyMid]
+	if o.Tucker && !t.HasWindow() {
+		return nil, fault.BadInput("", "%q: %s on a layer without a window", t.Name, keyMid)
+	}
+	l := sizedLoRA(t, o)
+	take := func(key string, shape ...int) (f *Factor) {
+		var values []float32
+		if err == nil {
+			values, err = file.values(t, key, shape...)
+		}
+		return newFactor(t, key, values, shape...)
+	}
+	down := t.Shape
+	if o.Tucker {
+		down = down[:2]
+		l.mid = take(keyMid, r, r, t.Shape[2], t.Shape[3])
+	}
+	l.down = take(keyDown, append([]int{r}, down[1:]...)...)
+	l.up = take(keyUp, t.Out(), r)
+	if err == nil {
+		l.dora, err = l.loadDoRA(tensors)
+	}
+	if err != nil {
 		return nil, err
 	}
 	l.addSigma()
@@ -155,8 +139,15 @@ func (l *lora) Factors() []*Factor {
 	if l.sigma != nil {
 		f = append(f, l.sigma)
 	}
+	if l.dora != nil {
+		f = append(f, l.dora.magnitude)
+	}
 	return f
 }
+
+// starts and Start are those of DoRA.
+func (l *lora) starts() bool                 { return l.dora.starts() }
+func (l *lora) Start(weight []float32) error { return l.dora.start(weight) }
 
 // Forward emits base(x) + s·h·(σ·mask∘up)ᵀ with h the low-rank image of x: never ΔW, never a full weight gradient. The row mask and σ act on up,
 // the smallest place that they commute to.
@@ -170,7 +161,7 @@ func (l *lora) Forward(b *nn.Builder, layer *nn.Layer, x *graph.Node, extra nn.E
 	if l.sigma != nil {
 		up = g.MulBlocks(up, b.Param(l.sigma.Param), up.Elems())
 	}
-	product := graph.MatMulOptions{TransB: true, Alpha: float32(l.scale)}
+	product := graph.MatMulOptions{TransB: true, Alpha: l.strength()}
 	if l.options.NeuronDropout > 0 {
 		return l.options.addDelta(b, l.target, base, g.Reshape(g.MatMul(l.hidden(b, layer, x), up, product), base.Shape()...))
 	}
@@ -190,13 +181,8 @@ func (l *lora) hidden(b *nn.Builder, layer *nn.Layer, x *graph.Node) *graph.Node
 	return g.MatMul(x, g.Reshape(down, l.options.Rank, l.target.In()), graph.MatMulOptions{TransB: true})
 }
 
-// strength returns s·σ.
-func (l *lora) strength() float64 {
-	if l.sigma == nil {
-		return l.scale
-	}
-	return l.scale * float64(l.sigma.Host[0])
-}
+// strength returns s·μ, the constant part of the scale.
+func (l *lora) strength() float32 { return float32(l.scale * l.options.strength()) }
 
 // Tensors folds σ into up, as upstream does.
 func (l *lora) Tensors() []tensor.Named {
@@ -214,11 +200,11 @@ func (l *lora) Tensors() []tensor.Named {
 		downShape = []int{r, t.In(), 1, 1}
 		core = []tensor.Named{{Name: keyMid, Tensor: tensor.FromFloat32(tensor.F32, l.mid.Param.Shape, l.mid.Host)}}
 	}
-	return append([]tensor.Named{
+	return slices.Concat(l.dora.tensors(), []tensor.Named{
 		{Name: keyAlpha, Tensor: tensor.FromFloat32(tensor.F32, nil, []float32{float32(l.fileAlpha)})},
 		{Name: keyUp, Tensor: tensor.FromFloat32(tensor.F32, upShape, up)},
 		{Name: keyDown, Tensor: tensor.FromFloat32(tensor.F32, downShape, l.down.Host)},
-	}, core...)
+	}, core)
 }
 
 func scaled(v []float32, by float32) []float32 {
@@ -229,20 +215,36 @@ func scaled(v []float32, by float32) []float32 {
 	return out
 }
 
-// Change emits s·σ·mask∘(up·down).
-func (l *lora) Change(b *nn.Builder, _ *graph.Node) *graph.Node {
+// Change emits s·σ·mask∘(up·down), decomposed where DoRA is on.
+func (l *lora) Change(b *nn.Builder, w *graph.Node) *graph.Node {
+	return l.dora.change(b, w, l.delta(b))
+}
+
+func (l *lora) changed(b *nn.Builder, w *graph.Node) *graph.Node {
+	return l.dora.weight(b, w, l.delta(b))
+}
+
+// delta emits s·σ·mask∘(up·down), shaped like the weight.
+func (l *lora) delta(b *nn.Builder) *graph.Node {
 	g, r := b.G, l.options.Rank
 	up := l.options.maskRows(b, l.target, b.Param(l.up.Param))
 	if l.sigma != nil {
 		up = g.MulBlocks(up, b.Param(l.sigma.Param), up.Elems())
 	}
 	down := b.Param(l.down.Param)
-	if l.mid != nil { // Σ_q mid[p,q,:]·down[q,i], the window last
-		mid := g.Reshape(g.Permute(b.Param(l.mid.Param), 0, 2, 3, 1), r*l.target.Window(), r)
-		down = g.Permute(g.Reshape(g.MatMul(mid, down, graph.MatMulOptions{}), r, l.target.Window(), l.target.In()), 0, 2, 1)
+	if l.mid != nil {
+		down = tuckerCore(g, b.Param(l.mid.Param), down)
 	}
-	product := g.MatMul(up, g.Reshape(down, r, down.Elems()/r), graph.MatMulOptions{Alpha: float32(l.scale)})
+	product := g.MatMul(up, g.Reshape(down, r, down.Elems()/r), graph.MatMulOptions{Alpha: l.strength()})
 	return g.Reshape(product, l.target.Shape...)
+}
+
+// tuckerCore emits Σ_q mid[p,q,:]·down[q,i] as [R,I,kh·kw] from mid [R,R,kh,kw] and down [R,I].
+func tuckerCore(g *graph.Graph, mid, down *graph.Node) *graph.Node {
+	r, in := down.Shape()[0], down.Last()
+	window := mid.Elems() / (r * r)
+	rows := g.Reshape(g.Permute(mid, 0, 2, 3, 1), r*window, r)
+	return g.Permute(g.Reshape(g.MatMul(rows, down, graph.MatMulOptions{}), r, window, in), 0, 2, 1)
 }
 
 // core returns Σ_q mid[p,q,:]·down[q,i] as [R, I·kh·kw].
@@ -264,7 +266,7 @@ func (l *lora) core() []float32 {
 	return out
 }
 
-// BoundNorm is upstream's apply_max_norm: the Frobenius norm n of ΔW is taken as at least limit/2, and σ is multiplied by min(n,limit)/n.
+// BoundNorm is upstream's apply_max_norm: the Frobenius norm n of s·σ·up·down is taken as at least limit/2, and σ is multiplied by min(n,limit)/n.
 func (l *lora) BoundNorm(limit float64) (before, after float64) {
 	before = l.norm()
 	n := math.Max(before, limit/2)
@@ -296,5 +298,9 @@ func (l *lora) norm() float64 {
 			sum += u * d
 		}
 	}
-	return math.Abs(l.strength()) * math.Sqrt(math.Max(sum, 0))
+	scale := l.scale
+	if l.sigma != nil {
+		scale *= float64(l.sigma.Host[0])
+	}
+	return math.Abs(scale) * math.Sqrt(math.Max(sum, 0))
 }

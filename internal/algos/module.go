@@ -31,6 +31,11 @@ type changer interface {
 	Change(b *nn.Builder, w *graph.Node) *graph.Node
 }
 
+// weigher is a changer that can emit the changed weight W+ΔW itself, for less than W and ΔW apart; nil where it can't.
+type weigher interface {
+	changed(b *nn.Builder, w *graph.Node) *graph.Node
+}
+
 // throughWeight emits the layer with the weight W+ΔW: the form that every algorithm has, with one product where base(x) + op(x, ΔW) would take two. The
 // weight, its change and everything they are made of are never kept for the gradient.
 func (m *module) throughWeight(b *nn.Builder, l *nn.Layer, x *graph.Node, extra nn.Extra, a changer) *graph.Node {
@@ -41,7 +46,14 @@ func (m *module) throughWeight(b *nn.Builder, l *nn.Layer, x *graph.Node, extra 
 		g.Transient(func() { w = a.Change(b, g.Frozen(l.W, nil)) })
 		return m.options.addDelta(b, m.target, base, product(b, l, x, w, nil, nn.Extra{}))
 	}
-	g.Transient(func() { w = g.Frozen(l.W, g.Reshape(a.Change(b, g.Frozen(l.W, nil)), l.W.Shape...)) })
+	g.Transient(func() {
+		if c, ok := a.(weigher); ok {
+			w = c.changed(b, g.Frozen(l.W, nil))
+		}
+		if w == nil {
+			w = g.Frozen(l.W, g.Reshape(a.Change(b, g.Frozen(l.W, nil)), l.W.Shape...))
+		}
+	})
 	return product(b, l, x, w, l.Bias, extra)
 }
 

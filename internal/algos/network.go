@@ -87,7 +87,7 @@ func aligned(n int) int { return (n + 15) / 16 * 16 }
 func (n *Network) Start(read func(t Target) ([]float32, error)) error {
 	for _, a := range n.Adapters {
 		s, ok := a.(Starter)
-		if !ok {
+		if w, can := a.(interface{ starts() bool }); !ok || can && !w.starts() {
 			continue
 		}
 		w, err := read(a.Target())

@@ -190,6 +190,9 @@ func (o sumBlocks) grad(g *Graph, n, dy *Node, want []bool) []*Node {
 	a, b := n.in[0], n.in[1]
 	d := make([]*Node, 2)
 	must(b != nil, "sum blocks: the gradient of a plain sum is not built")
+	if a == b { // squares: one pass for both
+		return []*Node{g.Reshape(g.MulBlocks(a, g.Scale(dy, 2), o.inner), a.shape...), nil}
+	}
 	if want[0] {
 		d[0] = g.Reshape(g.MulBlocks(b, dy, o.inner), a.shape...)
 	}

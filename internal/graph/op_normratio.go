@@ -1,0 +1,55 @@
+package graph
+
+import (
+	"math"
+
+	"lycoris/internal/kernels"
+)
+
+// NormRatio returns f = mu·(d/(√squares+eps) − 1) + 1, element by element: what a block with the sum of squares squares is scaled by so that its norm
+// becomes d, at strength mu.
+func (g *Graph) NormRatio(d, squares *Node, eps, mu float32) *Node {
+	mustSame("norm ratio", d, squares)
+	return g.add(normRatio{eps, mu}, d.shape, d, squares)
+}
+
+type normRatio struct{ eps, mu float32 }
+
+func (normRatio) name() string { return "norm ratio" }
+
+func (o normRatio) run(_ kernels.Backend, out, in [][]float32) {
+	eps, mu := float64(o.eps), float64(o.mu)
+	for i, d := range in[0] {
+		out[0][i] = float32(mu*(float64(d)/(math.Sqrt(float64(in[1][i]))+eps)-1) + 1)
+	}
+}
+
+func (o normRatio) grad(g *Graph, n, dy *Node, want []bool) []*Node {
+	grads := g.add(normRatioGrad(o), n.in[0].shape, dy, n.in[0], n.in[1])
+	return []*Node{grads, g.output(grads, n.in[1].shape...)}
+}
+
+// normRatioGrad writes the gradients of d, mu·df/n, and of squares, -mu·df·d/(2·n²·√squares), n = √squares + eps; the second is 0 for a norm of 0.
+type normRatioGrad struct{ eps, mu float32 }
+
+func (normRatioGrad) name() string { return "norm ratio gradient" }
+func (normRatioGrad) skips()       {}
+
+func (o normRatioGrad) run(_ kernels.Backend, out, in [][]float32) {
+	for i, df := range in[0] {
+		root := math.Sqrt(float64(in[2][i]))
+		n := root + float64(o.eps)
+		step := float64(o.mu) * float64(df) / n
+		if out[0] != nil {
+			out[0][i] = float32(step)
+		}
+		if out[1] != nil {
+			out[1][i] = 0
+			if root > 0 {
+				out[1][i] = float32(-step * float64(in[1][i]) / (2 * n * root))
+			}
+		}
+	}
+}
+
+func (normRatioGrad) grad(*Graph, *Node, *Node, []bool) []*Node { panic("graph: second derivative") }
