@@ -152,6 +152,7 @@ type Algorithm struct {
 // All lists the algorithms, in the order in which a file's keys are tried.
 var All = []*Algorithm{
 	&LoRA,
+	&LoHa,
 	&IA3,
 }
 

@@ -247,17 +247,16 @@ func tuckerCore(g *graph.Graph, mid, down *graph.Node) *graph.Node {
 	return g.Permute(g.Reshape(g.MatMul(rows, down, graph.MatMulOptions{}), r, window, in), 0, 2, 1)
 }
 
-// core returns Σ_q mid[p,q,:]·down[q,i] as [R, I·kh·kw].
-func (l *lora) core() []float32 {
-	t, r := l.target, l.options.Rank
-	window, in := t.Shape[2]*t.Shape[3], t.In()
+// hostCore returns tuckerCore of host values: [R,I·kh·kw].
+func hostCore(t Target, r int, mid, down []float32) []float32 {
+	window, in := t.Window(), t.In()
 	out := make([]float32, r*in*window)
 	for p := range r {
 		for i := range in {
 			for k := range window {
 				var sum float64
 				for q := range r {
-					sum += float64(l.mid.Host[(p*r+q)*window+k]) * float64(l.down.Host[q*in+i])
+					sum += float64(mid[(p*r+q)*window+k]) * float64(down[q*in+i])
 				}
 				out[(p*in+i)*window+k] = float32(sum)
 			}
@@ -269,12 +268,17 @@ func (l *lora) core() []float32 {
 // BoundNorm is upstream's apply_max_norm: the Frobenius norm n of s·σ·up·down is taken as at least limit/2, and σ is multiplied by min(n,limit)/n.
 func (l *lora) BoundNorm(limit float64) (before, after float64) {
 	before = l.norm()
-	n := math.Max(before, limit/2)
-	ratio := math.Min(n, limit) / n
+	ratio := boundRatio(before, limit)
 	if ratio != 1 {
 		l.sigma.Host[0] *= float32(ratio)
 	}
 	return before, before * ratio
+}
+
+// boundRatio returns what a change of Frobenius norm n is scaled by.
+func boundRatio(n, limit float64) float64 {
+	n = math.Max(n, limit/2)
+	return math.Min(n, limit) / n
 }
 
 // norm returns the Frobenius norm of ΔW from the Gram matrices of the factors: ‖up·down‖² = Σ (upᵀup)∘(down·downᵀ).
@@ -283,7 +287,7 @@ func (l *lora) norm() float64 {
 	cols := tensor.Elems(l.target.Shape[1:])
 	down := l.down.Host
 	if l.mid != nil {
-		down = l.core()
+		down = hostCore(l.target, r, l.mid.Host, down)
 	}
 	var sum float64
 	for p := range r {

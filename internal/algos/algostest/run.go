@@ -248,7 +248,7 @@ func (c check) gradients(t *testing.T) {
 // slopes checks a dozen elements spread over x.
 func (c check) slopes(t *testing.T, what string, f func() float64, x, dx []float32) {
 	t.Helper()
-	const step = 1.0 / 64
+	const step = 1.0 / 32
 	var got, want []float32
 	for k := range min(12, len(x)) {
 		i := k * len(x) / min(12, len(x))
