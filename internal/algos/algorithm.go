@@ -154,6 +154,7 @@ var All = []*Algorithm{
 	&LoRA,
 	&LoHa,
 	&IA3,
+	&Full,
 }
 
 // ByName returns the algorithm called name or by one of its aliases.

@@ -27,3 +27,14 @@ func (frozen) grad(g *Graph, n, dy *Node, want []bool) []*Node {
 
 // Detach returns x as a constant: no gradient goes through it.
 func (g *Graph) Detach(x *Node) *Node { return g.add(view{constant: true}, x.shape, x) }
+
+// Vector returns the frozen array that n is the leaf of; nil for every other node and for nil.
+func (n *Node) Vector() *Vector {
+	if n == nil {
+		return nil
+	}
+	if l, ok := n.op.(vectorLeaf); ok {
+		return l.v
+	}
+	return nil
+}
