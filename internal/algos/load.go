@@ -1,6 +1,8 @@
 package algos
 
 import (
+	"math"
+
 	"lycoris/internal/fault"
 	"lycoris/internal/tensor"
 )
@@ -29,7 +31,11 @@ func (s stored) number(t Target, key string, absent float64) (float64, error) {
 	case tensor.Elems(v.Shape) != 1:
 		return 0, fault.BadInput("", "%q: %s has shape %v, want one number", t.Name, key, v.Shape)
 	}
-	return float64(v.Float32()[0]), nil
+	n := float64(v.Float32()[0])
+	if math.IsNaN(n) || math.IsInf(n, 0) {
+		return 0, fault.BadInput("", "%q: %s is %v", t.Name, key, n)
+	}
+	return n, nil
 }
 
 // squeezed returns shape without its axes of length 1.

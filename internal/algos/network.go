@@ -82,8 +82,8 @@ func slabFloats(factors []*Factor) int {
 // aligned rounds up to a cache line of float32.
 func aligned(n int) int { return (n + 15) / 16 * 16 }
 
-// Start gives adapters whose first values depend on the frozen weights what they need, layer by layer; read returns the weight of a layer. It comes before
-// Allocate.
+// Start gives adapters whose first values depend on the frozen weights what they need, layer by layer; read returns the weight of a layer. [Network.Push]
+// brings the values to the backend, if Allocate came before.
 func (n *Network) Start(read func(t Target) ([]float32, error)) error {
 	for _, a := range n.Adapters {
 		s, ok := a.(Starter)

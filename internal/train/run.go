@@ -112,6 +112,11 @@ func (t *trainer) start(ctx context.Context) error {
 	if err := t.restore(); err != nil {
 		return err
 	}
+	if t.done == 0 { // nothing was restored
+		if err := t.startAdapters(); err != nil {
+			return err
+		}
+	}
 	if err := t.startLine(); err != nil {
 		return err
 	}

@@ -1,0 +1,101 @@
+package algos
+
+import (
+	"maps"
+	"math"
+	"strings"
+	"testing"
+
+	"lycoris/internal/fault"
+	"lycoris/internal/tensor"
+)
+
+// A file whose tensors don't fit a layer is refused with one sentence that names the module and what is wrong.
+func TestLoadErrors(t *testing.T) {
+	linear := Target{Path: "unet.x", Name: "lora_unet_x", Shape: []int{8, 6}}
+	conv := Target{Path: "unet.x", Name: "lora_unet_x", Shape: []int{8, 6, 3, 3}, Stride: 1, Pad: 1}
+	type file = map[string][]int // shapes by key
+	lora := file{keyUp: {8, 4}, keyDown: {4, 6}, keyAlpha: {}}
+	locon := file{keyUp: {8, 4, 1, 1}, keyDown: {4, 6, 3, 3}, keyAlpha: {}}
+	tucker := file{keyUp: {8, 4, 1, 1}, keyDown: {4, 6, 1, 1}, keyMid: {4, 4, 3, 3}, keyAlpha: {}}
+	loha := file{keyHada1A: {8, 4}, keyHada1B: {4, 6}, keyHada2A: {8, 4}, keyHada2B: {4, 6}, keyAlpha: {}}
+	lohaConv := file{keyHada1A: {8, 4}, keyHada1B: {4, 54}, keyHada2A: {8, 4}, keyHada2B: {4, 54}, keyAlpha: {}}
+	lohaTucker := file{keyHada1A: {4, 8}, keyHada1B: {4, 6}, keyHada2A: {4, 8}, keyHada2B: {4, 6}, keyHadaT1: {4, 4, 3, 3}, keyHadaT2: {4, 4, 3, 3}, keyAlpha: {}}
+	for _, c := range []struct {
+		name   string
+		algo   *Algorithm
+		target Target
+		whole  file
+		change file   // nil: left out
+		want   string // part of the message; "" = loads
+	}{
+		{"whole", &LoRA, linear, lora, nil, ""},
+		{"whole", &LoRA, conv, locon, nil, ""},
+		{"whole", &LoRA, conv, tucker, nil, ""},
+		{"whole", &LoHa, linear, loha, nil, ""},
+		{"whole", &LoHa, conv, lohaConv, nil, ""},
+		{"whole", &LoHa, conv, lohaTucker, nil, ""},
+		{"no alpha", &LoRA, linear, lora, file{keyAlpha: nil}, ""},
+		{"no alpha", &LoHa, linear, loha, file{keyAlpha: nil}, ""},
+		{"alpha of one element", &LoRA, linear, lora, file{keyAlpha: {1}}, ""},
+		{"factors of a 1×1 kernel on a Linear", &LoRA, linear, lora, file{keyUp: {8, 4, 1, 1}, keyDown: {4, 6, 1, 1}}, ""},
+		{"magnitudes per output", &LoRA, linear, lora, file{keyDoRA: {8, 1}}, ""},
+		{"magnitudes per input", &LoHa, conv, lohaConv, file{keyDoRA: {1, 6, 1, 1}}, ""},
+
+		{"no up", &LoRA, linear, lora, file{keyUp: nil}, keyUp},
+		{"no down", &LoRA, linear, lora, file{keyDown: nil}, keyDown},
+		{"down of another width", &LoRA, linear, lora, file{keyDown: {4, 7}}, keyDown},
+		{"up of another width", &LoRA, linear, lora, file{keyUp: {9, 4}}, keyUp},
+		{"up the wrong way round", &LoRA, linear, lora, file{keyUp: {4, 8}}, keyUp},
+		{"up of another rank", &LoRA, linear, lora, file{keyUp: {8, 5}}, keyUp},
+		{"rank 0", &LoRA, linear, lora, file{keyUp: {8, 0}, keyDown: {0, 6}}, keyDown},
+		{"down of one axis", &LoRA, linear, lora, file{keyDown: {24}}, keyDown},
+		{"down a number", &LoRA, linear, lora, file{keyDown: {}}, keyDown},
+		{"up a number", &LoRA, linear, lora, file{keyUp: {}}, keyUp},
+		{"two alphas", &LoRA, linear, lora, file{keyAlpha: {2}}, keyAlpha},
+		{"no number in alpha", &LoRA, linear, lora, file{keyAlpha: {0}}, keyAlpha},
+		{"alpha not a number", &LoRA, linear, lora, nil, keyAlpha},
+		{"another window", &LoRA, conv, locon, file{keyDown: {4, 6, 1, 1}}, keyDown},
+		{"core of another rank", &LoRA, conv, tucker, file{keyMid: {5, 4, 3, 3}}, keyMid},
+		{"core without a window", &LoRA, linear, lora, file{keyMid: {4, 4, 1, 1}}, keyMid},
+		{"magnitudes of another axis", &LoRA, linear, lora, file{keyDoRA: {7, 1}}, keyDoRA},
+		{"magnitudes of one axis", &LoRA, linear, lora, file{keyDoRA: {8}}, keyDoRA},
+		{"magnitudes per weight", &LoHa, conv, lohaConv, file{keyDoRA: {8, 6, 1, 1}}, keyDoRA},
+
+		{"no w1_a", &LoHa, linear, loha, file{keyHada1A: nil}, keyHada1A},
+		{"no w1_b", &LoHa, linear, loha, file{keyHada1B: nil}, keyHada1B},
+		{"no w2_a", &LoHa, linear, loha, file{keyHada2A: nil}, keyHada2A},
+		{"no w2_b", &LoHa, linear, loha, file{keyHada2B: nil}, keyHada2B},
+		{"ranks that differ", &LoHa, linear, loha, file{keyHada2A: {8, 5}, keyHada2B: {5, 6}}, keyHada2A},
+		{"rank 0", &LoHa, linear, loha, file{keyHada1A: {8, 0}, keyHada1B: {0, 6}}, keyHada1B},
+		{"w1_b of another width", &LoHa, conv, lohaConv, file{keyHada1B: {4, 6}}, keyHada1B},
+		{"w1_a the wrong way round", &LoHa, linear, loha, file{keyHada1A: {4, 8}}, keyHada1A},
+		{"two alphas", &LoHa, linear, loha, file{keyAlpha: {1, 2}}, keyAlpha},
+		{"one core", &LoHa, conv, lohaTucker, file{keyHadaT1: nil}, keyHadaT1},
+		{"the other core", &LoHa, conv, lohaTucker, file{keyHadaT2: nil}, keyHadaT2},
+		{"core without a window", &LoHa, linear, loha, file{keyHadaT1: {4, 4, 1, 1}, keyHadaT2: {4, 4, 1, 1}}, keyHadaT1},
+		{"core of another window", &LoHa, conv, lohaTucker, file{keyHadaT1: {4, 4, 5, 3}}, keyHadaT1},
+	} {
+		t.Run(c.algo.Name+"/"+c.name, func(t *testing.T) {
+			shapes := maps.Clone(c.whole)
+			maps.Copy(shapes, c.change)
+			tensors := map[string]tensor.Tensor{}
+			for key, shape := range shapes {
+				if shape != nil {
+					values := make([]float32, tensor.Elems(shape))
+					if c.name == "alpha not a number" && key == keyAlpha {
+						values[0] = float32(math.NaN())
+					}
+					tensors[key] = tensor.FromFloat32(tensor.F32, shape, values)
+				}
+			}
+			a, err := c.algo.Load(c.target, tensors, Options{})
+			switch {
+			case c.want == "" && (err != nil || a == nil):
+				t.Errorf("%v, %v", a, err)
+			case c.want != "" && (err == nil || fault.KindOf(err) != fault.Input || !strings.Contains(err.Error(), c.want) || !strings.Contains(err.Error(), `"lora_unet_x"`)):
+				t.Errorf("%v, want a fault of the input about %q and %s", err, c.target.Name, c.want)
+			}
+		})
+	}
+}
