@@ -154,6 +154,7 @@ var All = []*Algorithm{
 	&LoRA,
 	&LoHa,
 	&IA3,
+	&LoKr,
 	&Full,
 }
 
