@@ -64,8 +64,8 @@ func TestMomentsAreAlignedAndApart(t *testing.T) {
 			t.Errorf("moments of %s overlap others", p.Name)
 		}
 	}
-	if got := SlabFloats([]int{1, 17, 0, 33}); got != 2*(16+32+0+48) {
-		t.Errorf("SlabFloats = %d, want 192", got)
+	if got := SlabFloats([]int{1, 17, 0, 33}, 17); got != 2*(16+32+0+48)+32 {
+		t.Errorf("SlabFloats = %d, want 224", got)
 	}
 }
 
@@ -88,7 +88,77 @@ func TestFirstUpdate(t *testing.T) {
 	}
 }
 
+// A parameter that is idle in some updates moves as if they had not been: value, moments and the count that corrects the moments.
+func TestIdle(t *testing.T) {
+	o, groups := newOptimizer(t)
+	now, then := Params(groups)[1], Params(groups)[3]
+	for step := range 6 {
+		now.Idle, then.Idle = false, step%3 != 1
+		train(o, groups, step, step+1)
+	}
+	all, allGroups := newOptimizer(t)
+	train(all, allGroups, 0, 6)
+	some, someGroups := newOptimizer(t)
+	train(some, someGroups, 1, 2)
+	train(some, someGroups, 4, 5)
+	for _, c := range []struct{ got, want *Param }{{now, Params(allGroups)[1]}, {then, Params(someGroups)[3]}} {
+		if !slices.Equal(c.got.Value, c.want.Value) || !slices.Equal(c.got.M, c.want.M) || !slices.Equal(c.got.V, c.want.V) {
+			t.Errorf("%s differs", c.got.Name)
+		}
+	}
+	names := map[string][]float32{}
+	for _, a := range o.State().Arrays {
+		names[a.Name] = a.Data
+	}
+	if len(names) != 9 || !slices.Equal(names["steps/p3"], []float32{2}) {
+		t.Errorf("the state has %d arrays and steps/p3 = %v, want 9 and 2", len(names), names["steps/p3"])
+	}
+}
+
+// The decay of a difference with an origin is that of the sum: training the sum gives the same.
+func TestOrigin(t *testing.T) {
+	whole, wholeGroups := newOptimizer(t)
+	_, groups := newOptimizer(t)
+	for _, p := range Params(groups) {
+		origin := slices.Clone(p.Value)
+		p.Origin = func(dst []float32) { copy(dst, origin) }
+		clear(p.Value)
+	}
+	options := DefaultOptions()
+	options.WeightDecay = 0.5
+	whole.options = options
+	o, err := NewAdamW(ref.Open(), groups, options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer o.Close()
+	train(whole, wholeGroups, 0, 10)
+	train(o, groups, 0, 10)
+	sum := make([]float32, 33)
+	for i, p := range Params(groups) {
+		want := Params(wholeGroups)[i].Value
+		p.Origin(sum[:len(p.Value)])
+		for j, d := range p.Value {
+			if got := sum[j] + d; math.Abs(float64(got-want[j])) > 1e-6 {
+				t.Errorf("%s[%d] = %v, want %v", p.Name, j, got, want[j])
+			}
+		}
+	}
+}
+
 func TestRestoreIsExact(t *testing.T) {
+	for _, idle := range []bool{false, true} {
+		t.Run(fmt.Sprint("idle ", idle), func(t *testing.T) { restoreIsExact(t, idle) })
+	}
+}
+
+func restoreIsExact(t *testing.T, idle bool) {
+	train := func(o *AdamW, groups []Group, from, to int) {
+		for step := from; step < to; step++ {
+			Params(groups)[3].Idle = idle && step%4 < 2
+			train(o, groups, step, step+1)
+		}
+	}
 	unbroken, groups := newOptimizer(t)
 	train(unbroken, groups, 0, 10)
 
@@ -102,6 +172,7 @@ func TestRestoreIsExact(t *testing.T) {
 	for _, p := range Params(secondGroups) {
 		clear(p.M)
 		clear(p.V)
+		p.steps = 0
 	}
 	slices.Reverse(state.Arrays)
 	if err := second.Restore(state); err != nil {
@@ -128,6 +199,8 @@ func TestRestoreRefuses(t *testing.T) {
 	}{
 		{"missing", func(s *State) { s.Arrays = s.Arrays[1:] }, `no array "m/p0"`},
 		{"length", func(s *State) { s.Arrays[3].Data = s.Arrays[3].Data[:16] }, `array "v/p1" has 16 numbers, want 17`},
+		{"steps", func(s *State) { s.Arrays = append(s.Arrays, Array{"steps/p1", []float32{100}}) }, `array "steps/p1" is not a number of updates up to 99`},
+		{"steps of nothing", func(s *State) { s.Arrays = append(s.Arrays, Array{"steps/p9", []float32{1}}) }, `array "steps/p9" that no trained parameter owns`},
 		{"extra", func(s *State) { s.Arrays = append(s.Arrays, Array{"m/p9", nil}) }, `array "m/p9" that no trained parameter owns`},
 	} {
 		state := o.State()

@@ -12,6 +12,14 @@ type Param struct {
 	Value []float32 // read by the step's program, written by the optimizer
 	Grad  []float32 // written by the step's program
 	M, V  []float32 // first and second moment, set by NewAdamW
+
+	// Origin writes the frozen values that Value is a difference to: weight decay then pulls their sum towards zero. nil: Value alone.
+	Origin func(dst []float32)
+	// Idle is set before a step that has no gradient for the parameter: the step changes nothing of it and isn't counted, as torch does where a gradient is
+	// None.
+	Idle bool
+
+	steps int // updates made of it
 }
 
 // Group is a list of parameters with one learning rate.

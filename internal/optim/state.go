@@ -15,7 +15,7 @@ type Array struct {
 // State is what an optimizer remembers between steps, for a checkpoint. Restoring it is exact.
 type State struct {
 	Steps  int     // updates made
-	Arrays []Array // "m/<parameter>" and "v/<parameter>" for each parameter, in order
+	Arrays []Array // "m/<parameter>" and "v/<parameter>" for each parameter, in order; "steps/<parameter>", one number, where it was idle in some update
 }
 
 // State returns a copy of the optimizer's memory.
@@ -26,6 +26,9 @@ func (o *AdamW) State() State {
 			data := make([]float32, len(moment.Data))
 			o.backend.Download(data, moment.Data)
 			s.Arrays = append(s.Arrays, Array{moment.Name, data})
+		}
+		if p.steps != o.step {
+			s.Arrays = append(s.Arrays, Array{stepsOf(p), []float32{float32(p.steps)}}) // exact below 2²⁴
 		}
 	}
 	return s
@@ -39,8 +42,17 @@ func (o *AdamW) Restore(s State) error {
 		given[a.Name] = a.Data
 	}
 	var moments []Array
+	steps := map[*Param]int{}
 	for _, p := range Params(o.groups) {
 		moments = append(moments, o.moments(p)...)
+		steps[p] = s.Steps
+		if own, ok := given[stepsOf(p)]; ok {
+			if len(own) != 1 || own[0] != float32(int(own[0])) || own[0] < 0 || int(own[0]) > s.Steps {
+				return fault.New(fault.Resume, "", "the optimizer state's array %q is not a number of updates up to %d", stepsOf(p), s.Steps)
+			}
+			steps[p] = int(own[0])
+			delete(given, stepsOf(p))
+		}
 	}
 	for _, moment := range moments {
 		data, ok := given[moment.Name]
@@ -53,7 +65,8 @@ func (o *AdamW) Restore(s State) error {
 	}
 	if len(given) != len(moments) {
 		extra := slices.IndexFunc(s.Arrays, func(a Array) bool {
-			return !slices.ContainsFunc(moments, func(m Array) bool { return m.Name == a.Name })
+			_, left := given[a.Name]
+			return left && !slices.ContainsFunc(moments, func(m Array) bool { return m.Name == a.Name })
 		})
 		return fault.New(fault.Resume, "", "the optimizer state has an array %q that no trained parameter owns", s.Arrays[extra].Name)
 	}
@@ -61,8 +74,13 @@ func (o *AdamW) Restore(s State) error {
 		o.backend.Upload(moment.Data, given[moment.Name])
 	}
 	o.step = s.Steps
+	for p, n := range steps {
+		p.steps = n
+	}
 	return nil
 }
+
+func stepsOf(p *Param) string { return "steps/" + p.Name }
 
 // moments names p's moments.
 func (o *AdamW) moments(p *Param) []Array {

@@ -72,12 +72,18 @@ func (j *Job) measure() (Memory, error) {
 	}
 	m.Adapter = j.network.Bytes()
 	var sizes []int
+	origin := 0
 	for _, f := range j.network.Factors() {
-		if j.engine.trained[f.Param] {
-			sizes = append(sizes, tensor.Elems(f.Param.Shape))
+		if !j.engine.trained[f.Param] {
+			continue
+		}
+		n := tensor.Elems(f.Param.Shape)
+		sizes = append(sizes, n)
+		if f.Origin != nil && j.cfg.Optimizer.WeightDecay != 0 {
+			origin = max(origin, n)
 		}
 	}
-	m.Optimizer = int64(optim.SlabFloats(sizes)) * 4
+	m.Optimizer = int64(optim.SlabFloats(sizes, origin)) * 4
 	return m, nil
 }
 

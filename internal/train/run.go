@@ -133,6 +133,9 @@ func (t *trainer) bindGroups() {
 	for _, p := range optim.Params(t.groups) {
 		f := byName[p.Name]
 		p.Value, p.Grad = f.Param.Value, f.Param.Grad
+		if f.Origin != nil {
+			p.Origin = func(dst []float32) { f.Origin(t.backend, dst) }
+		}
 	}
 }
 
