@@ -156,6 +156,7 @@ var All = []*Algorithm{
 	&IA3,
 	&LoKr,
 	&Full,
+	&Norm,
 }
 
 // ByName returns the algorithm called name or by one of its aliases.

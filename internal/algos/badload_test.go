@@ -21,6 +21,10 @@ func TestLoadErrors(t *testing.T) {
 	loha := file{keyHada1A: {8, 4}, keyHada1B: {4, 6}, keyHada2A: {8, 4}, keyHada2B: {4, 6}, keyAlpha: {}}
 	lohaConv := file{keyHada1A: {8, 4}, keyHada1B: {4, 54}, keyHada2A: {8, 4}, keyHada2B: {4, 54}, keyAlpha: {}}
 	lohaTucker := file{keyHada1A: {4, 8}, keyHada1B: {4, 6}, keyHada2A: {4, 8}, keyHada2B: {4, 6}, keyHadaT1: {4, 4, 3, 3}, keyHadaT2: {4, 4, 3, 3}, keyAlpha: {}}
+	biased, gain := linear, Target{Path: "unet.x", Name: "lora_unet_x", Shape: []int{8}, Bias: true}
+	biased.Bias = true
+	full, norm := file{keyDiff: {8, 6}, keyDiffBias: {8}}, file{keyNormGain: {8}, keyNormBias: {8}}
+	ia3 := file{keyIA3: {8}, keyOnInput: {}}
 	for _, c := range []struct {
 		name   string
 		algo   *Algorithm
@@ -41,6 +45,27 @@ func TestLoadErrors(t *testing.T) {
 		{"factors of a 1×1 kernel on a Linear", &LoRA, linear, lora, file{keyUp: {8, 4, 1, 1}, keyDown: {4, 6, 1, 1}}, ""},
 		{"magnitudes per output", &LoRA, linear, lora, file{keyDoRA: {8, 1}}, ""},
 		{"magnitudes per input", &LoHa, conv, lohaConv, file{keyDoRA: {1, 6, 1, 1}}, ""},
+
+		{"whole", &IA3, linear, ia3, nil, ""},
+		{"whole", &IA3, conv, file{keyIA3: {1, 8, 1, 1}, keyOnInput: {1}}, nil, ""},
+		{"whole", &Full, biased, full, nil, ""},
+		{"no diff_b", &Full, biased, full, file{keyDiffBias: nil}, ""},
+		{"1×1 kernel on a Linear", &Full, linear, file{keyDiff: {8, 6, 1, 1}}, nil, ""},
+		{"whole", &Norm, gain, norm, nil, ""},
+		{"no b_norm", &Norm, gain, norm, file{keyNormBias: nil}, ""},
+
+		{"no weight", &IA3, linear, ia3, file{keyIA3: nil}, keyIA3},
+		{"no on_input", &IA3, linear, ia3, file{keyOnInput: nil}, keyOnInput},
+		{"on_input of two", &IA3, linear, ia3, file{keyOnInput: {2}}, keyOnInput},
+		{"weight of another width", &IA3, linear, ia3, file{keyIA3: {6}}, keyIA3},
+		{"no diff", &Full, biased, full, file{keyDiff: nil}, keyDiff},
+		{"diff of another shape", &Full, biased, full, file{keyDiff: {6, 8}}, keyDiff},
+		{"diff_b of another length", &Full, biased, full, file{keyDiffBias: {6}}, keyDiffBias},
+		{"diff_b without a bias", &Full, linear, full, nil, keyDiffBias},
+		{"a norm's on a layer", &Norm, linear, norm, nil, keyNormGain},
+		{"no w_norm", &Norm, gain, norm, file{keyNormGain: nil}, keyNormGain},
+		{"w_norm of another length", &Norm, gain, norm, file{keyNormGain: {6}}, keyNormGain},
+		{"b_norm of another length", &Norm, gain, norm, file{keyNormBias: {6}}, keyNormBias},
 
 		{"no up", &LoRA, linear, lora, file{keyUp: nil}, keyUp},
 		{"no down", &LoRA, linear, lora, file{keyDown: nil}, keyDown},

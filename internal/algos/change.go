@@ -10,7 +10,7 @@ import (
 )
 
 // Change computes the weight change ΔW of a's host values on b, shaped like the weight, with a's strength and nothing dropped. frozen is the layer's
-// weight.
+// weight, or the gain of a norm.
 func Change(b kernels.Backend, a Adapter, frozen tensor.Tensor) ([]float32, error) {
 	return evaluate(b, a, frozen, a.Change)
 }
@@ -30,6 +30,9 @@ func evaluate(b kernels.Backend, a Adapter, frozen tensor.Tensor, build func(*nn
 	}()
 	if err := alone.Allocate(b); err != nil {
 		return nil, err
+	}
+	if len(frozen.Shape) == 1 { // the gain of a norm
+		frozen.Shape = []int{frozen.Shape[0], 1}
 	}
 	packed, err := b.Pack(frozen)
 	if err != nil {

@@ -104,12 +104,4 @@ func (a *full) BiasChange() []float32 {
 }
 
 // Tensors returns diff like the weight and, with a bias, diff_b [O].
-func (a *full) Tensors() []tensor.Named {
-	var all []tensor.Named
-	for _, f := range []*Factor{a.diff, a.diffBias} {
-		if f != nil {
-			all = append(all, tensor.Named{Name: f.Param.Name[len(a.target.Name)+1:], Tensor: tensor.FromFloat32(tensor.F32, f.Param.Shape, f.Host)})
-		}
-	}
-	return all
-}
+func (a *full) Tensors() []tensor.Named { return a.fileForm(a.diff, a.diffBias) }

@@ -109,7 +109,7 @@ func TestGolden(t *testing.T) {
 // goldenProbe returns a layer of the goldens, images channels-last.
 func goldenProbe(all map[string]tensor.Tensor, name string, l goldenLayer) algostest.Probe {
 	w, x, dy := all[name+".W"], all[name+".x"], all[name+".dy"]
-	p := algostest.Probe{Target: algos.Target{Path: "unet.x", Name: "lora_unet_x", Shape: w.Shape, Pad: l.Padding}, W: w, XShape: lastShape(x.Shape), X: lastValues(x), DY: lastValues(dy)}
+	p := algostest.Probe{Target: algos.Target{Path: "unet.x", Name: "lora_unet_x", Shape: w.Shape, Pad: l.Padding}, W: w, Groups: l.Groups, XShape: lastShape(x.Shape), X: lastValues(x), DY: lastValues(dy)}
 	if l.Kind == "conv" {
 		p.Target.Stride = max(l.Stride, 1)
 	}

@@ -3,6 +3,7 @@ package algos
 import (
 	"lycoris/internal/graph"
 	"lycoris/internal/nn"
+	"lycoris/internal/tensor"
 )
 
 // module is what every adapter has. An algorithm's type embeds it and adds Algorithm, Forward, Change and Tensors.
@@ -23,6 +24,17 @@ func (m *module) factor(key string, values []float32, shape ...int) *Factor {
 	f := newFactor(m.target, key, values, shape...)
 	m.factors = append(m.factors, f)
 	return f
+}
+
+// fileForm returns the file form of factors whose key in files is their own: as they are, absent ones left out.
+func (m *module) fileForm(factors ...*Factor) []tensor.Named {
+	var all []tensor.Named
+	for _, f := range factors {
+		if f != nil {
+			all = append(all, tensor.Named{Name: f.Param.Name[len(m.target.Name)+1:], Tensor: tensor.FromFloat32(tensor.F32, f.Param.Shape, f.Host)})
+		}
+	}
+	return all
 }
 
 // changer is an adapter whose weight change can be emitted.

@@ -86,12 +86,23 @@ func (b *Builder) layer(l *Layer, x *graph.Node, extra Extra) *graph.Node {
 
 // GroupNorm emits the group norm at path; with silu its result goes through SiLU.
 func (b *Builder) GroupNorm(path string, x *graph.Node, groups int, eps float32, silu bool) *graph.Node {
-	c := x.Last()
-	return b.G.GroupNorm(x, b.Vector(path+".weight", c), b.Vector(path+".bias", c), groups, eps, silu)
+	gain, bias := b.norm(path, x.Last())
+	return b.G.GroupNorm(x, gain, bias, groups, eps, silu)
 }
 
 // LayerNorm emits the layer norm at path.
 func (b *Builder) LayerNorm(path string, x *graph.Node, eps float32) *graph.Node {
-	d := x.Last()
-	return b.G.LayerNorm(x, b.Vector(path+".weight", d), b.Vector(path+".bias", d), eps)
+	gain, bias := b.norm(path, x.Last())
+	return b.G.LayerNorm(x, gain, bias, eps)
+}
+
+// norm emits gain and bias of the norm at path, changed by its adapter.
+func (b *Builder) norm(path string, channels int) (gain, bias *graph.Node) {
+	gain, bias = b.Vector(path+".weight", channels), b.Vector(path+".bias", channels)
+	if b.Adapters != nil {
+		if a, ok := b.Adapters(b.Component + "." + path).(NormAdapter); ok {
+			return a.Norm(b, gain, bias)
+		}
+	}
+	return gain, bias
 }

@@ -24,6 +24,11 @@ type Adapter interface {
 	Forward(b *Builder, l *Layer, x *graph.Node, extra Extra) *graph.Node
 }
 
+// NormAdapter is an [Adapter] of a GroupNorm or LayerNorm: in place of a forward it changes gain and bias [C].
+type NormAdapter interface {
+	Norm(b *Builder, gain, bias *graph.Node) (*graph.Node, *graph.Node)
+}
+
 // Base emits the frozen layer: x·Wᵀ or the convolution, + bias + extra.
 func (l *Layer) Base(g *graph.Graph, x *graph.Node, extra Extra) *graph.Node {
 	if l.Result != nil {

@@ -54,3 +54,11 @@ func (c chain) Forward(b *nn.Builder, l *nn.Layer, x *graph.Node, extra nn.Extra
 	}
 	return out
 }
+
+// Norm emits gain and bias of a norm with the changes of all.
+func (c chain) Norm(b *nn.Builder, gain, bias *graph.Node) (*graph.Node, *graph.Node) {
+	for _, a := range c {
+		gain, bias = a.(nn.NormAdapter).Norm(b, gain, bias)
+	}
+	return gain, bias
+}

@@ -17,7 +17,8 @@ import (
 type Probe struct {
 	Target   algos.Target
 	Upsample bool
-	W        tensor.Tensor // [O,I] or [O,I,kh,kw]
+	Groups   int           // of a group norm; a norm without is a layer norm
+	W        tensor.Tensor // [O,I] or [O,I,kh,kw]; [C] of a norm
 	Bias     []float32     // [O], nil without
 	XShape   []int         // [...,I] or [N,H,W,I]
 	X        []float32
@@ -42,21 +43,26 @@ func (p Probe) Run(t testing.TB, b kernels.Backend, set func(n *algos.Network, p
 		t.Fatal(err)
 	}
 	defer n.Free(b)
-	packed, err := b.Pack(p.W)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer b.Release(packed)
 	g := &graph.Graph{}
 	leaves := nn.NewLeaves(g)
 	builder := nn.NewBuilder(leaves, nil, "unet", nil)
 	x := leaves.Input("x", p.XShape...)
-	layer := &nn.Layer{Path: p.Target.Path, W: &graph.Weight{Name: "W", Shape: p.Target.Shape, Packed: packed}, IsConv: p.Target.IsConv(),
-		Conv: graph.ConvOptions{Stride: p.Target.Stride, Pad: graph.SamePad(p.Target.Pad), Upsample: p.Upsample}}
+	var bias, y *graph.Node
 	if p.Bias != nil {
-		layer.Bias = leaves.Input("bias", p.Target.Out())
+		bias = leaves.Input("bias", p.Target.Out())
 	}
-	y := p.emit(builder, layer, x, adapters)
+	if p.isNorm() {
+		y = p.emitNorm(builder, x, leaves.Input("gain", p.Target.Out()), bias, adapters)
+	} else {
+		packed, err := b.Pack(p.W)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer b.Release(packed)
+		layer := &nn.Layer{Path: p.Target.Path, W: &graph.Weight{Name: "W", Shape: p.Target.Shape, Packed: packed}, Bias: bias, IsConv: p.Target.IsConv(),
+			Conv: graph.ConvOptions{Stride: p.Target.Stride, Pad: graph.SamePad(p.Target.Pad), Upsample: p.Upsample}}
+		y = p.emit(builder, layer, x, adapters)
+	}
 	wrt, keys := []*graph.Node{x}, []string{""}
 	for _, a := range adapters {
 		for _, f := range a.Factors() {
@@ -81,6 +87,9 @@ func (p Probe) Run(t testing.TB, b kernels.Backend, set func(n *algos.Network, p
 	n.KeepAll(put)
 	if set != nil {
 		set(n, put)
+	}
+	if p.isNorm() {
+		put("gain", p.W.Float32())
 	}
 	for name, v := range map[string][]float32{"x": p.X, "dy": p.DY, "bias": p.Bias, "add": p.Add, "per item": p.PerItem} {
 		if v != nil {
@@ -133,8 +142,31 @@ func (p Probe) emit(b *nn.Builder, layer *nn.Layer, x *graph.Node, adapters []al
 	return y
 }
 
+func (p Probe) isNorm() bool { return len(p.Target.Shape) == 1 }
+
+// normEps is torch's.
+const normEps = 1e-5
+
+// emitNorm builds the norm, inside a segment where recomputation is on.
+func (p Probe) emitNorm(b *nn.Builder, x, gain, bias *graph.Node, adapters []algos.Adapter) (y *graph.Node) {
+	b.G.Segment(func() {
+		for _, a := range adapters {
+			gain, bias = a.(nn.NormAdapter).Norm(b, gain, bias)
+		}
+		if p.Groups > 0 {
+			y = b.G.GroupNorm(x, gain, bias, p.Groups, normEps, false)
+		} else {
+			y = b.G.LayerNorm(x, gain, bias, normEps)
+		}
+	})
+	return y
+}
+
 // outShape returns the shape of the result.
 func (p Probe) outShape() []int {
+	if p.isNorm() {
+		return p.XShape
+	}
 	if !p.Target.IsConv() {
 		return append(append([]int{}, p.XShape[:len(p.XShape)-1]...), p.Target.Out())
 	}

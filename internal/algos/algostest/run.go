@@ -57,6 +57,8 @@ func Layers(seed uint64) map[string]Probe {
 	add("conv3", Probe{Target: algos.Target{Shape: []int{8, 12, 3, 3}, Stride: 1, Pad: 1}, XShape: []int{2, 4, 5, 12}}, true, false, true)
 	add("conv3_stride", Probe{Target: algos.Target{Shape: []int{16, 8, 3, 3}, Stride: 2, Pad: 1}, XShape: []int{1, 6, 4, 8}}, true, false, false)
 	add("conv3_upsample", Probe{Target: algos.Target{Shape: []int{8, 8, 3, 3}, Stride: 1, Pad: 1}, XShape: []int{1, 3, 2, 8}, Upsample: true}, true, false, false)
+	add("layer_norm", Probe{Target: algos.Target{Shape: []int{12}}, XShape: []int{2, 3, 12}}, true, false, false)
+	add("group_norm", Probe{Target: algos.Target{Shape: []int{12}}, Groups: 3, XShape: []int{2, 4, 3, 12}}, true, false, false)
 	return all
 }
 
@@ -99,6 +101,9 @@ func Variants(a *algos.Algorithm) map[string]algos.Options {
 func Run(t *testing.T, a *algos.Algorithm, backend kernels.Backend) {
 	variants := Variants(a)
 	for name, p := range Layers(3) {
+		if p.isNorm() != (a == &algos.Norm) {
+			continue
+		}
 		for _, v := range slices.Sorted(maps.Keys(variants)) {
 			t.Run(name+"/"+v, func(t *testing.T) {
 				c := check{p, a, variants[v], backend}
