@@ -104,6 +104,10 @@ func (o *trainOptions) trainIn(ctx context.Context, run *runs.Run, cfg *config.C
 		return err
 	}
 	job, err := train.Prepare(train.Input{Config: cfg, StepsGiven: o.stepsGiven(resolved), Replay: o.replay, NetworkWeights: o.weights, Backend: backend, UI: out.UI})
+	var e *fault.Error
+	if errors.As(err, &e) && e.Path == o.weights && e.Advice == "" {
+		e.Advise("use the base that the adapter was made for, or another adapter")
+	}
 	if err != nil {
 		return err
 	}
@@ -286,8 +290,13 @@ func openBackend(cfg *config.Config) (kernels.Backend, error) {
 func printPlan(job *train.Job, b kernels.Backend, out *output) error {
 	p := job.Plan()
 	if out.UI.JSON() {
-		out.UI.Document(p)
-		return nil
+		b, err := json.Marshal(p)
+		var fields map[string]any
+		if err == nil {
+			err = json.Unmarshal(b, &fields)
+		}
+		out.UI.Emit("plan", fields)
+		return err
 	}
 	m := p.Memory
 	out.UI.Printf("model       %s (%s, %s prediction)\n", p.Model, p.Family, p.Prediction)

@@ -84,10 +84,10 @@ func (f *File) read(table *Table, sets []KeySet) error {
 		return f.notAdapter(unknown)
 	}
 	if len(unknown) > 0 {
-		return f.refuse("belong to no layer of the model", unknown, len(f.file.Names()))
+		return f.refuse("belong to no layer of the model", unknown, len(f.file.Names())).Advise("use the base it was made for, or another adapter")
 	}
 	if len(modules) == 0 {
-		return fault.BadInput(f.Path, "holds no modules")
+		return fault.BadInput(f.Path, "holds no modules").Advise("pass an adapter: a LoRA .safetensors file")
 	}
 	f.Modules = slices.SortedFunc(maps.Values(modules), func(a, b *Module) int { return a.Target.order - b.Target.order })
 	if err := f.classify(sets); err != nil {
@@ -103,9 +103,10 @@ func (f *File) read(table *Table, sets []KeySet) error {
 // notAdapter refuses a file of which no tensor fits.
 func (f *File) notAdapter(names []string) error {
 	if !slices.ContainsFunc(names, func(n string) bool { return suffixAlgorithm(n) != "" }) {
-		return fault.BadInput(f.Path, "is not an adapter: none of its %d tensors is a factor of one (%q, …)", len(names), names[0])
+		return fault.BadInput(f.Path, "is not an adapter: none of its %d tensors is a factor of one (%q, …)", len(names), names[0]).
+			Advise("pass an adapter: a LoRA .safetensors file; a base model goes to --model")
 	}
-	return f.refuse("belong to no layer of the model", names, len(names))
+	return f.refuse("belong to no layer of the model", names, len(names)).Advise("use the base it was made for, or another adapter")
 }
 
 // refuse names the first five of the offending keys and counts them.
@@ -155,7 +156,7 @@ func (f *File) classify(sets []KeySet) error {
 			Advise("it reads %s", strings.Join(known, ", "))
 	}
 	if len(strange) > 0 {
-		return f.refuse("have a meaning that this version doesn't know", strange, len(f.file.Names()))
+		return f.refuse("have a meaning that this version doesn't know", strange, len(f.file.Names())).Advise("it reads %s", strings.Join(known, ", "))
 	}
 	return nil
 }
@@ -163,6 +164,9 @@ func (f *File) classify(sets []KeySet) error {
 // pairs are suffixes of which neither stands without the other.
 var pairs = [][2]string{{"lora_down.weight", "lora_up.weight"}, {"hada_w1_a", "hada_w1_b"}, {"hada_w2_a", "hada_w2_b"}, {"hada_w1_a", "hada_w2_a"},
 	{"hada_t1", "hada_t2"}, {"lokr_w1_a", "lokr_w1_b"}, {"lokr_w2_a", "lokr_w2_b"}, {"a1.weight", "a2.weight"}, {"b1.weight", "b2.weight"}}
+
+// incomplete is what to do about a file whose tensors don't make whole layers.
+const incomplete = "the file is incomplete or mixed up: make it or download it again"
 
 // checkPairs refuses modules with half a pair, and low-rank pairs whose ranks differ.
 func (f *File) checkPairs() error {
@@ -181,7 +185,7 @@ func (f *File) checkPairs() error {
 		}
 	}
 	if len(halves) > 0 {
-		return f.refuse("have no partner (lora_up without lora_down or the like)", halves, len(f.file.Names()))
+		return f.refuse("have no partner (lora_up without lora_down or the like)", halves, len(f.file.Names())).Advise("%s", incomplete)
 	}
 	for _, m := range f.Modules {
 		if !m.Has("lora_down.weight") {
@@ -189,7 +193,7 @@ func (f *File) checkPairs() error {
 		}
 		down, up := m.Shape("lora_down.weight"), m.Shape("lora_up.weight")
 		if len(down) < 2 || len(up) < 2 || down[0] != up[1] || down[0] == 0 {
-			return fault.BadInput(f.Path, "%q: lora_down has shape %v and lora_up %v: the ranks don't match", m.Target.Name, down, up)
+			return fault.BadInput(f.Path, "%q: lora_down has shape %v and lora_up %v: the ranks don't match", m.Target.Name, down, up).Advise("%s", incomplete)
 		}
 	}
 	return nil

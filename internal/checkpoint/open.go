@@ -29,7 +29,7 @@ func openAny(path string, file, folder func(*Model) error) (*Model, error) {
 	case errors.Is(err, fs.ErrPermission):
 		return nil, fault.BadInput(path, "may not be read: %w", fs.ErrPermission).Advise("check the rights of the file and of the folders above it")
 	case err != nil:
-		return nil, fault.BadInput(path, "can't be opened: %w", errors.Unwrap(err))
+		return nil, fault.BadInput(path, "can't be opened: %w", errors.Unwrap(err)).Advise("check the path")
 	}
 	m := &Model{Path: path, Family: SD1, Prediction: Epsilon, tensors: map[arch.Component]map[string]entry{}}
 	m.Layout = SingleFile
@@ -39,9 +39,18 @@ func openAny(path string, file, folder func(*Model) error) (*Model, error) {
 	}
 	if err := open(m); err != nil {
 		m.Close()
-		return nil, err
+		return nil, advised(err)
 	}
 	return m, nil
+}
+
+// advised says what to pass instead where an error doesn't.
+func advised(err error) error {
+	var e *fault.Error
+	if errors.As(err, &e) && e.Advice == "" {
+		e.Advise("pass a Stable Diffusion 1.x model: a .safetensors file or a diffusers folder")
+	}
+	return err
 }
 
 // open opens a file of the model; name is its path relative to the model's.

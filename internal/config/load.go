@@ -144,7 +144,7 @@ func readLimited(path string) ([]byte, error) {
 	st, err := os.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, fault.BadInput(path, "there is no such configuration file")
+		return nil, fault.BadInput(path, "there is no such configuration file").Advise("check the path given with --config; lycoris config init writes one")
 	case err != nil:
 		return nil, fault.BadInput(path, "can't be read: %w", errors.Unwrap(err))
 	case st.IsDir():

@@ -43,7 +43,8 @@ type Info struct {
 	Status       Status            `json:"status"`
 	Step         int               `json:"step"`
 	Steps        int               `json:"steps"`
-	Part         int               `json:"part"` // starts so far
+	Saved        int               `json:"saved"` // step of the last state that was saved, 0: none was
+	Part         int               `json:"part"`  // starts so far
 	Started      time.Time         `json:"started"`
 	Ended        *time.Time        `json:"ended"`
 	Exit         *int              `json:"exit"`

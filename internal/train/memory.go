@@ -15,13 +15,13 @@ import (
 
 // Memory is what a run takes, known from headers.
 type Memory struct {
-	Weights   int64 // of the parts that are in memory while training
-	Arena     int64 // buffers of the largest step
-	Scratch   int64 // what kernels need besides
-	Adapter   int64 // values and gradients
-	Optimizer int64
-	Recompute bool  // checkpointing was chosen
-	Available int64 // on the machine, 0 if unknown
+	Weights   int64 `json:"weights_bytes"` // of the parts that are in memory while training
+	Arena     int64 `json:"buffers_bytes"` // buffers of the largest step
+	Scratch   int64 `json:"scratch_bytes"` // what kernels need besides
+	Adapter   int64 `json:"adapter_bytes"` // values and gradients
+	Optimizer int64 `json:"optimizer_bytes"`
+	Recompute bool  `json:"checkpointing"`   // checkpointing was chosen
+	Available int64 `json:"available_bytes"` // on the machine, 0 if unknown
 }
 
 // Peak returns the sum while training.

@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"lycoris/internal/config"
@@ -85,7 +86,7 @@ func (t *trainer) saveState() error {
 		return err
 	}
 	t.saved, t.savedAt = t.done, time.Now()
-	if err := t.opt.Run.Update(func(i *runs.Info) { i.Step = t.done }); err != nil {
+	if err := t.opt.Run.Update(func(i *runs.Info) { i.Step, i.Saved = t.done, t.done }); err != nil {
 		return err
 	}
 	line := runs.FileLine{Kind: "state", Step: t.done, Path: t.relative(s.Dir), Bytes: s.Bytes, SHA256: s.SHA256, Seconds: time.Since(began).Seconds()}
@@ -158,7 +159,7 @@ func (t *trainer) restore() error {
 		}
 	}
 	if err != nil {
-		if run.Info().Step == 0 && len(skipped) == 0 {
+		if run.Info().Saved == 0 && len(skipped) == 0 {
 			return nil
 		}
 		return err
@@ -251,13 +252,30 @@ func resumeFault(err error) error {
 	return err
 }
 
-// hashConfig returns a hash of every value that defines the run's result: not where it is kept, when it is saved or on how many threads it runs.
+// hashConfig returns a hash of every value that defines the run's result: not where it is kept, when it is saved or on how many threads it runs. Of
+// paths only the last part counts: a resumed run has them from the root, whatever was typed at the start.
 func hashConfig(c *config.Config) string {
 	d := *c
+	d.Model.Path, d.Model.VAE, d.Validate.Path = lastPart(c.Model.Path), lastPart(c.Model.VAE), lastPart(c.Validate.Path)
+	d.Data = slices.Clone(c.Data)
+	for i := range d.Data {
+		d.Data[i].Path = lastPart(d.Data[i].Path)
+	}
 	d.Out, d.Threads, d.CPUISA, d.Device = "", 0, "", ""
 	d.Cache, d.Save, d.Sample, d.Log = config.Cache{}, config.Save{}, config.Sample{}, config.Log{}
 	sum := sha256.Sum256(fmt.Appendf(nil, "%+v", d))
 	return hex.EncodeToString(sum[:])
+}
+
+// lastPart returns the name of what a path leads to, of "." too; empty for none.
+func lastPart(path string) string {
+	if path == "" {
+		return ""
+	}
+	if abs, err := filepath.Abs(path); err == nil {
+		path = abs
+	}
+	return filepath.Base(path)
 }
 
 func fileSize(path string) int64 {
