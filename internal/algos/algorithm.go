@@ -157,6 +157,7 @@ var All = []*Algorithm{
 	&LoKr,
 	&Full,
 	&Norm,
+	&GLoRA,
 }
 
 // ByName returns the algorithm called name or by one of its aliases.

@@ -25,6 +25,8 @@ func TestLoadErrors(t *testing.T) {
 	biased.Bias = true
 	full, norm := file{keyDiff: {8, 6}, keyDiffBias: {8}}, file{keyNormGain: {8}, keyNormBias: {8}}
 	ia3 := file{keyIA3: {8}, keyOnInput: {}}
+	glora := file{keyGLoRAA1: {6, 4}, keyGLoRAA2: {4, 6}, keyGLoRAB1: {8, 4}, keyGLoRAB2: {4, 6}, keyAlpha: {}}
+	gloraTucker := file{keyGLoRAA1: {6, 4, 1, 1}, keyGLoRAA2: {4, 6, 1, 1}, keyGLoRAB1: {8, 4, 1, 1}, keyGLoRAB2: {4, 6, 1, 1}, keyGLoRABM: {4, 4, 3, 3}}
 	for _, c := range []struct {
 		name   string
 		algo   *Algorithm
@@ -54,6 +56,18 @@ func TestLoadErrors(t *testing.T) {
 		{"whole", &Norm, gain, norm, nil, ""},
 		{"no b_norm", &Norm, gain, norm, file{keyNormBias: nil}, ""},
 
+		{"whole", &GLoRA, linear, glora, nil, ""},
+		{"old", &GLoRA, linear, file{keyGLoRAA1: {4, 6}, keyGLoRAA2: {6, 4}, keyGLoRAB1: {4, 6}, keyGLoRAB2: {8, 4}}, nil, ""},
+		{"whole", &GLoRA, conv, gloraTucker, nil, ""},
+
+		{"no a1", &GLoRA, linear, glora, file{keyGLoRAA1: nil}, keyGLoRAA1},
+		{"no a2", &GLoRA, linear, glora, file{keyGLoRAA2: nil}, keyGLoRAA2},
+		{"no b1", &GLoRA, linear, glora, file{keyGLoRAB1: nil}, keyGLoRAB1},
+		{"no b2", &GLoRA, linear, glora, file{keyGLoRAB2: nil}, keyGLoRAB2},
+		{"pairs of different ranks", &GLoRA, linear, glora, file{keyGLoRAB1: {8, 5}, keyGLoRAB2: {5, 6}}, keyGLoRAB1},
+		{"a1 of another width", &GLoRA, linear, glora, file{keyGLoRAA1: {7, 4}}, keyGLoRAA1},
+		{"core without a window", &GLoRA, linear, glora, file{keyGLoRABM: {4, 4, 1, 1}}, keyGLoRABM},
+		{"core of another rank", &GLoRA, conv, gloraTucker, file{keyGLoRABM: {5, 4, 3, 3}}, keyGLoRABM},
 		{"no weight", &IA3, linear, ia3, file{keyIA3: nil}, keyIA3},
 		{"no on_input", &IA3, linear, ia3, file{keyOnInput: nil}, keyOnInput},
 		{"on_input of two", &IA3, linear, ia3, file{keyOnInput: {2}}, keyOnInput},
