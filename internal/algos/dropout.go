@@ -50,11 +50,16 @@ func (o Options) maskRows(b *nn.Builder, t Target, m *graph.Node) *graph.Node {
 // addDelta returns base + delta, delta through neuron dropout.
 func (o Options) addDelta(b *nn.Builder, t Target, base, delta *graph.Node) *graph.Node {
 	if o.NeuronDropout > 0 {
-		salt := fnv.New64a()
-		salt.Write([]byte(t.Path))
-		delta = b.G.Dropout(delta, b.Input(SeedInput, 3), salt.Sum64(), float32(o.NeuronDropout))
+		delta = b.G.Dropout(delta, b.Input(SeedInput, 3), salt(t), float32(o.NeuronDropout))
 	}
 	return b.G.Add(base, delta)
+}
+
+// salt names t's draws among those of one seed.
+func salt(t Target) uint64 {
+	h := fnv.New64a()
+	h.Write([]byte(t.Path))
+	return h.Sum64()
 }
 
 // moduleMaskInput names the input of a target's switch.

@@ -251,15 +251,17 @@ func (k *kron) tensorsOf(m *module, by float32) []tensor.Named {
 }
 
 // norm returns the Frobenius norm of W1⊗W2 on the host: the product of the two norms.
-func (k *kron) norm() float64 {
-	w1 := values64(k.w1)
-	if k.w1 == nil {
-		w1 = matmul64(values64(k.w1a), values64(k.w1b), k.l, k.rank, k.m)
+func (k *kron) norm() float64 { return norm64(k.smallHost()) * norm64(k.largeHost()) }
+
+// smallHost returns W1 [L,M] on the host.
+func (k *kron) smallHost() []float64 {
+	if k.w1 != nil {
+		return values64(k.w1)
 	}
-	return norm64(w1) * norm64(k.largeHost())
+	return matmul64(values64(k.w1a), values64(k.w1b), k.l, k.rank, k.m)
 }
 
-// largeHost returns W2 on the host, [K, N·kh·kw] up to the order of the columns.
+// largeHost returns W2 [K, N·kh·kw] on the host.
 func (k *kron) largeHost() []float64 {
 	r, area := k.rank, k.pixels()
 	switch {
@@ -268,13 +270,12 @@ func (k *kron) largeHost() []float64 {
 	case !k.tucker():
 		return matmul64(values64(k.w2a), values64(k.w2b), k.k, r, k.n*area)
 	}
-	core := transpose64(values64(k.t2), r*r, area)                       // [:, i, j]
-	inner := matmul64(core, values64(k.w2b), area*r, r, k.n)             // [:, i, q]
-	outer, a := make([]float64, 0), transpose64(values64(k.w2a), r, k.k) // [p, i]
-	for x := range area {
-		outer = append(outer, matmul64(a, inner[x*r*k.n:(x+1)*r*k.n], k.k, r, k.n)...)
+	core := matmul64(transpose64(values64(k.w2a), r, k.k), values64(k.t2), k.k, r, r*area) // [p, j, :]
+	w := make([]float64, 0, k.k*k.n*area)
+	for p := range k.k {
+		w = append(w, matmul64(transpose64(values64(k.w2b), r, k.n), core[p*r*area:(p+1)*r*area], k.n, r, area)...)
 	}
-	return outer
+	return w
 }
 
 // shrink multiplies every stored factor so that the change is multiplied by ratio.

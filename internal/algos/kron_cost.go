@@ -27,3 +27,14 @@ func (k *kron) work(l *nn.Layer, x *graph.Node) float64 {
 
 // weightWork returns the cost of making a weight's change and of its gradient.
 func weightWork(t Target) float64 { return buildCost * float64(tensor.Elems(t.Shape)) }
+
+// work returns the cost of forward and gradient by the factors for a layer on x; apart says that A·x takes a second product with the frozen weight.
+func (l *glokr) work(layer *nn.Layer, x *graph.Node, apart bool) float64 {
+	in := x.Elems() / x.Last()
+	_, once := l.a.place(l.a.stages(false), in, in)
+	all := 3*once + l.b.work(layer, x)
+	if apart {
+		all += 2 * float64(rows(layer, x)) * float64(tensor.Elems(l.target.Shape))
+	}
+	return all
+}

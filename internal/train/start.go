@@ -9,17 +9,19 @@ import (
 
 // startAdapters gives new adapters what their first values need of the frozen weights, one weight at a time.
 func (t *trainer) startAdapters() error {
-	err := t.network.Start(func(target algos.Target) ([]float32, error) {
-		component, path, _ := strings.Cut(target.Path, ".")
-		w, err := t.base.Read(arch.Component(component), path+".weight")
-		if err != nil {
-			return nil, err
-		}
-		return w.Float32(), nil
-	})
-	if err != nil {
+	if err := t.network.Start(t.frozen); err != nil {
 		return err
 	}
 	t.network.Push(t.backend)
 	return nil
+}
+
+// frozen returns the values of a layer's weight.
+func (t *trainer) frozen(target algos.Target) ([]float32, error) {
+	component, path, _ := strings.Cut(target.Path, ".")
+	w, err := t.base.Read(arch.Component(component), path+".weight")
+	if err != nil {
+		return nil, err
+	}
+	return w.Float32(), nil
 }

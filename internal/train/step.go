@@ -50,8 +50,9 @@ func (t *trainer) step(ctx context.Context, update int) (stepResult, error) {
 		r.lrs[g.Name] = lrs[i]
 	}
 	t.optimizer.Step(lrs, optim.ClipFactor(r.gradNorm, t.cfg.Train.MaxGradNorm))
-	r.maxNorm = t.boundNorms()
-	return r, nil
+	var err error
+	r.maxNorm, err = t.boundNorms()
+	return r, err
 }
 
 // normBound says what max-norm regularisation did.
@@ -61,16 +62,23 @@ type normBound struct {
 }
 
 // boundNorms applies train.scale_weight_norms to every adapter.
-func (t *trainer) boundNorms() (b normBound) {
+func (t *trainer) boundNorms() (b normBound, err error) {
 	limit := t.cfg.Train.ScaleWeightNorms
 	if limit <= 0 {
-		return b
+		return b, nil
 	}
 	t.network.Pull(t.backend)
 	for _, a := range t.network.Adapters {
 		n, ok := a.(algos.Bounded)
 		if !ok {
 			continue
+		}
+		if w, ok := a.(algos.Weighed); ok {
+			values, err := t.frozen(a.Target())
+			if err != nil {
+				return b, err
+			}
+			w.Weigh(values)
 		}
 		before, after := n.BoundNorm(limit)
 		if after != before {
@@ -80,7 +88,7 @@ func (t *trainer) boundNorms() (b normBound) {
 		b.max = math.Max(b.max, after)
 	}
 	t.network.Push(t.backend)
-	return b
+	return b, nil
 }
 
 func mean(v []float32) float64 {

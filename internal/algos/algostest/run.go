@@ -231,6 +231,11 @@ func (c check) forms(t *testing.T) {
 func (c check) gradients(t *testing.T) {
 	o := c.with(func(o *algos.Options) { o.Form = algos.FormFactors })
 	a := c.trained(t, o)
+	for _, added := range []*[]float32{&c.p.Bias, &c.p.Add, &c.p.PerItem} { // they would only round the slopes away
+		if *added != nil {
+			*added = make([]float32, len(*added))
+		}
+	}
 	want := c.p.Run(t, ref.Open(), nil, a)
 	loss := func() float64 {
 		var sum float64
@@ -388,6 +393,9 @@ func (c check) bound(t *testing.T) {
 			return
 		}
 		was := norm(a)
+		if w, ok := a.(algos.Weighed); ok {
+			w.Weigh(c.p.W.Float32())
+		}
 		before, after := bounded.BoundNorm(limit)
 		is := norm(a)
 		if before > limit && !(after <= limit*1.0001) || before <= limit && after != before {
