@@ -69,6 +69,7 @@ func TestSplit(t *testing.T) {
 		"lora_te_encoder_layers_0_self_attn_q_proj.lora_up.weight":                                   {te, "lora_up.weight"},
 		"lora_te1_text_model_encoder_layers_0_self_attn_q_proj.lora_up.weight":                       {te, "lora_up.weight"},
 		"lycoris_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q.alpha":                   {q, "alpha"},
+		"oft_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q.oft_blocks":             {q, "oft_blocks"},
 		"unet." + q + ".lora_A.weight":                                                               {q, "lora_down.weight"},
 		"unet." + q + ".lora_B.default.weight":                                                       {q, "lora_up.weight"},
 		"unet." + q + ".lora.down.weight":                                                            {q, "lora_down.weight"},

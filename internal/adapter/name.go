@@ -65,14 +65,14 @@ func NewTable(unet, text []arch.Module) *Table {
 func (t *Table) Targets() []*Target { return t.all }
 
 // Lookup finds the layer of a flat module name, as files have it up to the first dot. Besides the written form it takes lora_te1_ for the only
-// text encoder, text encoder names without the text_model level (LyCORIS on transformers 5), and lycoris_ for the UNet.
+// text encoder, text encoder names without the text_model level (LyCORIS on transformers 5), and lycoris_ and oft_unet_ (kohya's OFT) for the UNet.
 func (t *Table) Lookup(name string) (*Target, bool) {
 	if target, ok := t.byName[name]; ok {
 		return target, true
 	}
 	for _, form := range []struct{ prefix, want string }{
 		{"lora_te1_text_model_", "lora_te_text_model_"}, {"lora_te1_", "lora_te_text_model_"}, {"lora_te_", "lora_te_text_model_"},
-		{"lycoris_", "lora_unet_"},
+		{"lycoris_", "lora_unet_"}, {"oft_unet_", "lora_unet_"},
 	} {
 		if rest, ok := strings.CutPrefix(name, form.prefix); ok {
 			if target, ok := t.byName[form.want+rest]; ok {
