@@ -281,7 +281,7 @@ func (s *studio) addAdapter(text string) error {
 	if err != nil {
 		return err
 	}
-	n, err := network.Load(path, s.base, algos.Options{Strength: weight})
+	n, err := network.Load(path, s.base, "", algos.Options{Strength: weight})
 	if err != nil {
 		return err
 	}

@@ -1,10 +1,12 @@
 // Package network chooses the layers of a base model that get an adapter, and reads adapters from files.
 //
-// [Targets] lists every Linear and Conv2d of a model in the order of adapter files: text encoder, then UNet, each in walk order. [Select] keeps those of
-// a preset or of globs. [Load] makes the adapters of a file. It is the one place that knows both internal/adapter (names in files) and internal/algos.
+// [Targets] lists every Linear, Conv2d and norm of a model in the order of adapter files: text encoder, then UNet, each in walk order. [Select] keeps those of
+// a preset or of globs, with what rules for single layers set. [Load] makes the adapters of a file. It is the one place that knows both internal/adapter (names in files) and internal/algos.
 package network
 
 import (
+	"slices"
+
 	"lycoris/internal/adapter"
 	"lycoris/internal/algos"
 	"lycoris/internal/arch"
@@ -19,12 +21,12 @@ type Target struct {
 	Module    arch.Module
 }
 
-// Targets returns the Linear and Conv2d layers of the text encoder and the UNet.
+// Targets returns the Linear, Conv2d and norm layers of the text encoder and the UNet.
 func Targets(base *checkpoint.Model) []Target {
 	var all []Target
 	for _, c := range []arch.Component{arch.TextEncoder, arch.UNet} {
 		for _, m := range base.Modules(c) {
-			if m.Kind == arch.Linear || m.Kind == arch.Conv2d {
+			if m.Kind != arch.Embedding {
 				all = append(all, target(c, m))
 			}
 		}
@@ -36,19 +38,29 @@ func target(c arch.Component, m arch.Module) Target {
 	return Target{algos.Target{Path: string(c) + "." + m.Path, Name: adapter.Name(c, m.Path), Shape: m.Shape, Bias: m.Bias, Stride: m.Stride, Pad: m.Pad}, c, m}
 }
 
-// keySets tells internal/adapter what the algorithms' tensors are called.
-func keySets() []adapter.KeySet {
+// keySets tells internal/adapter what the algorithms' tensors are called, the preferred algorithm's first.
+func keySets(prefer string) []adapter.KeySet {
 	var sets []adapter.KeySet
 	for _, a := range algos.All {
 		sets = append(sets, adapter.KeySet{Algorithm: a.Name, Keys: a.Keys, Is: a.Is})
 	}
+	slices.SortStableFunc(sets, func(a, b adapter.KeySet) int {
+		switch prefer {
+		case a.Algorithm:
+			return -1
+		case b.Algorithm:
+			return 1
+		}
+		return 0
+	})
 	return sets
 }
 
-// Load reads the adapter at path, made for a model like base. o gives what a file doesn't say: dropouts, max norm.
-func Load(path string, base *checkpoint.Model, o algos.Options) (*algos.Network, error) {
+// Load reads the adapter at path, made for a model like base. o gives what a file doesn't say: dropouts, max norm. Where modules could be of several algorithms (a
+// DyLoRA's are plain LoRA), they are of the preferred one; "" is none.
+func Load(path string, base *checkpoint.Model, prefer string, o algos.Options) (*algos.Network, error) {
 	table := adapter.NewTable(base.Modules(arch.UNet), base.Modules(arch.TextEncoder))
-	f, err := adapter.Open(path, table, keySets())
+	f, err := adapter.Open(path, table, keySets(prefer))
 	if err != nil {
 		return nil, err
 	}

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"path"
 	"slices"
-	"strings"
 
 	"lycoris/internal/algos"
 	"lycoris/internal/arch"
@@ -12,83 +11,80 @@ import (
 	"lycoris/internal/fault"
 )
 
-// preset names classes of blocks: every Linear and Conv2d inside one is chosen, windows only with conv.
-type preset struct {
-	name  string
-	conv  bool     // kernels larger than one pixel too
-	unet  []string // classes
-	paths []string // UNet modules by path
-	text  []string // classes
+// Choice is a layer that gets an adapter, with what its preset and the rules for single layers set for it.
+type Choice struct {
+	algos.Target
+	Norm bool             // a norm: its gain and bias
+	Set  []map[string]any // values by configuration key; later ones go before earlier ones
+	LR   float64          // of the component's
 }
 
-var (
-	resnet      = []string{"ResnetBlock2D"}
-	transformer = []string{"Transformer2DModel"}
-	resampling  = []string{"Downsample2D", "Upsample2D"}
-	clip        = []string{"CLIPAttention", "CLIPMLP"}
-	timeEmbed   = []string{"time_embedding.linear_1", "time_embedding.linear_2"}
-	ends        = []string{"conv_in", "conv_out"}
-)
-
-// presets are LyCORIS's (config.py, BUILTIN_PRESET_CONFIGS) with its classes mapped to ours; TimestepEmbedding is not a target, so that the counts are
-// the ones of existing files.
-var presets = []preset{
-	{name: "full", conv: true, unet: slices.Concat(transformer, resnet, resampling), paths: slices.Concat(ends, timeEmbed), text: clip},
-	{name: "full-lin", unet: slices.Concat(transformer, resnet), paths: timeEmbed, text: clip},
-	{name: "attn-mlp", unet: transformer, text: clip},
-	{name: "attn-only", unet: []string{"Attention"}, text: []string{"CLIPAttention"}},
-	{name: "unet-only", conv: true, unet: slices.Concat(transformer, resnet, resampling), paths: slices.Concat(ends, timeEmbed)},
-	{name: "unet-transformer-only", unet: transformer},
-	{name: "unet-convblock-only", conv: true, unet: slices.Concat(resnet, resampling), paths: ends},
+// Rule is a rule for single layers.
+type Rule struct {
+	Match string // a glob
+	Skip  bool
+	LR    float64
+	Set   map[string]any
 }
 
-// has reports whether the preset chooses t.
-func (p preset) has(t Target) bool {
-	if t.HasWindow() && !p.conv {
-		return false
-	}
-	if t.Component == arch.TextEncoder {
-		return slices.ContainsFunc(p.text, t.Module.Within)
-	}
-	return slices.Contains(p.paths, t.Module.Path) || slices.ContainsFunc(p.unet, t.Module.Within)
+// Selection says which layers are chosen.
+type Selection struct {
+	Preset  Preset
+	Globs   []string // in place of the preset, where there are any
+	Exclude []string // globs
+	Rules   []Rule   // the first that matches a layer counts
+	Norms   bool     // the norms inside the preset's blocks too
 }
 
-// Select returns the layers of base that a preset or, where there are any, globs choose, without those that exclude matches. A glob matches a whole
-// path ("unet.…") or the name in adapter files; one that matches nothing is an error.
-func Select(base *checkpoint.Model, name string, globs, exclude []string) ([]algos.Target, error) {
+// Select returns the chosen layers of base, in the order of adapter files. A glob matches a whole path ("unet.…") or the name in adapter files; one that
+// matches nothing is an error.
+func Select(base *checkpoint.Model, s Selection) ([]Choice, error) {
 	all := Targets(base)
-	var chosen func(Target) bool
-	if len(globs) > 0 {
-		if err := checkGlobs("targets", globs, all); err != nil {
-			return nil, err
-		}
-		chosen = func(t Target) bool { return matchesAny(globs, t) }
-	} else {
-		i := slices.IndexFunc(presets, func(p preset) bool { return p.name == name })
-		if i < 0 {
-			return nil, fault.BadUsage("targets", "%q is not a preset", name).Advise("there are: %s", strings.Join(PresetNames(), ", "))
-		}
-		chosen = presets[i].has
-	}
-	if err := checkGlobs("exclude", exclude, all); err != nil {
+	preset, err := s.Preset.compile()
+	if err != nil {
 		return nil, err
 	}
-	var out []algos.Target
+	rules := make([]string, len(s.Rules))
+	for i, r := range s.Rules {
+		rules[i] = r.Match
+	}
+	for _, list := range []struct {
+		key   string
+		globs []string
+	}{{"targets", s.Globs}, {"exclude", s.Exclude}, {"layers", rules}} {
+		if err := checkGlobs(list.key, list.globs, all); err != nil {
+			return nil, err
+		}
+	}
+	var out []Choice
 	for _, t := range all {
-		if chosen(t) && !matchesAny(exclude, t) {
-			out = append(out, t.Target)
+		c := Choice{Target: t.Target, Norm: t.IsNorm(), LR: 1}
+		chosen := false
+		switch {
+		case c.Norm:
+			chosen = s.Norms && (len(s.Globs) > 0 && matchesAny(s.Globs, t) || len(s.Globs) == 0 && preset.hasNorm(t))
+		case len(s.Globs) > 0:
+			chosen = matchesAny(s.Globs, t)
+		default:
+			var set map[string]any
+			if set, chosen = preset.choose(t); set != nil {
+				c.Set = append(c.Set, set)
+			}
+		}
+		if i := slices.IndexFunc(s.Rules, func(r Rule) bool { return matchesAny([]string{r.Match}, t) }); i >= 0 {
+			r := s.Rules[i]
+			c.Set, c.LR, chosen = append(c.Set, r.Set), r.LR, chosen && !r.Skip
+		}
+		if chosen && !matchesAny(s.Exclude, t) {
+			out = append(out, c)
 		}
 	}
 	return out, nil
 }
 
-// PresetNames lists the presets.
-func PresetNames() []string {
-	var names []string
-	for _, p := range presets {
-		names = append(names, p.name)
-	}
-	return names
+// IsNorm reports whether t is a GroupNorm or LayerNorm.
+func (t Target) IsNorm() bool {
+	return t.Module.Kind == arch.GroupNorm || t.Module.Kind == arch.LayerNorm
 }
 
 func matchesAny(globs []string, t Target) bool {

@@ -61,6 +61,9 @@ func (s *studio) network(seed uint64, strength float32, o algos.Options) *algos.
 	o.Rank = 2
 	var all []algos.Adapter
 	for i, target := range network.Targets(s.base) {
+		if target.IsNorm() {
+			continue
+		}
 		stream := rng.New(seed, "test", 0, uint64(i))
 		a, err := algos.LoRA.New(target.Target, o, stream)
 		if err != nil {
@@ -196,7 +199,7 @@ func TestStrength(t *testing.T) {
 		t.Fatal(err)
 	}
 	load := func(strength float64) []float32 {
-		n, err := network.Load(path, s.base, algos.Options{Strength: strength})
+		n, err := network.Load(path, s.base, "", algos.Options{Strength: strength})
 		if err != nil {
 			t.Fatal(err)
 		}

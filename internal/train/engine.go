@@ -25,7 +25,7 @@ type engine struct {
 	recompute  bool
 	seed       uint64
 	gradAccum  int
-	dropout    bool // some adapter has a dropout
+	masks      bool // some adapter has inputs that change with every forward
 	programs   map[programKey]*pipeline.Program
 }
 
@@ -130,7 +130,7 @@ func (e *engine) forward(ctx context.Context, m *micro, update, k int, train boo
 	if err := e.setText(ctx, r, m); err != nil {
 		return nil, err
 	}
-	e.setDropout(r, m, update, k, train)
+	e.setMasks(r, m, update, k, train)
 	if err := r.Run(ctx); err != nil {
 		return nil, err
 	}
@@ -152,9 +152,9 @@ func (e *engine) setText(ctx context.Context, r *graph.Program, m *micro) error 
 	return nil
 }
 
-// setDropout draws the masks of a forward; without train nothing is dropped. One stream per layer and forward.
-func (e *engine) setDropout(r *graph.Program, m *micro, update, k int, train bool) {
-	if !e.dropout {
+// setMasks draws the masks of a forward; without train nothing is left out. One stream per layer and forward.
+func (e *engine) setMasks(r *graph.Program, m *micro, update, k int, train bool) {
+	if !e.masks {
 		return
 	}
 	if !train {

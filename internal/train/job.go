@@ -2,10 +2,8 @@ package train
 
 import (
 	"fmt"
-	"strings"
 
 	"lycoris/internal/algos"
-	"lycoris/internal/arch"
 	"lycoris/internal/checkpoint"
 	"lycoris/internal/config"
 	"lycoris/internal/dataset"
@@ -13,11 +11,8 @@ import (
 	"lycoris/internal/fault"
 	"lycoris/internal/graph"
 	"lycoris/internal/kernels"
-	"lycoris/internal/network"
 	"lycoris/internal/optim"
 	"lycoris/internal/pipeline"
-	"lycoris/internal/rng"
-	"lycoris/internal/tensor"
 	"lycoris/internal/ui"
 )
 
@@ -39,6 +34,7 @@ type Job struct {
 	vae      *checkpoint.Model // Base's own, or another
 	model    *pipeline.Model
 	network  *algos.Network
+	lrScale  map[string]float64 // of layers, by path
 	engine   *engine
 	feed     feed
 	data     *pictures // feed, where it is a data set
@@ -111,83 +107,17 @@ func (j *Job) openModel() (err error) {
 	return nil
 }
 
-// makeNetwork makes new adapters for the chosen layers, or reads them.
-func (j *Job) makeNetwork() (err error) {
-	if j.in.NetworkWeights != "" {
-		j.network, err = network.Load(j.in.NetworkWeights, j.base, j.options(algos.Target{}))
-		return err
-	}
-	algo, err := algos.ByName(j.cfg.Algo)
-	if err != nil {
-		return err
-	}
-	targets, err := network.Select(j.base, j.cfg.Targets.Preset, j.cfg.Targets.Globs, j.cfg.Exclude)
-	if err != nil {
-		return err
-	}
-	if err := j.checkRanks(targets); err != nil {
-		return err
-	}
-	var adapters []algos.Adapter
-	for i, t := range targets {
-		isText := strings.HasPrefix(t.Path, string(arch.TextEncoder)+".")
-		o := j.options(t)
-		if isText && !j.trainsText() || !isText && j.cfg.LRUnet == 0 || o.Rank == 0 {
-			continue
-		}
-		a, err := algo.New(t, o, rng.New(j.cfg.Seed, "init", 0, uint64(i)))
-		if err != nil {
-			return err
-		}
-		adapters = append(adapters, a)
-	}
-	if len(adapters) == 0 {
-		return fault.BadUsage("targets", "no layer of the model is trained").Advise("choose other targets, or raise dim, conv_dim, lr_unet or lr_te")
-	}
-	j.network = algos.NewNetwork(adapters)
-	return nil
-}
-
-// checkRanks refuses a rank that no layer can use: above the smaller side of every one.
-func (j *Job) checkRanks(targets []algos.Target) error {
-	most := 0
-	for _, t := range targets {
-		most = max(most, min(t.Shape[0], tensor.Elems(t.Shape)/t.Shape[0]))
-	}
-	for _, k := range []struct {
-		key  string
-		rank int
-	}{{"dim", j.cfg.Dim}, {"conv_dim", j.cfg.ConvDim}} {
-		if most > 0 && k.rank > most {
-			return fault.BadUsage(k.key, "%d is more than any layer of the model can use, which is %d", k.rank, most).Advise("give %d or less", most)
-		}
-	}
-	return nil
-}
-
-func (j *Job) trainsText() bool { return j.cfg.Train.TrainTE && j.cfg.LRTE > 0 }
-
-// options returns the settings of t's adapter.
-func (j *Job) options(t algos.Target) algos.Options {
-	c := j.cfg
-	o := algos.Options{Rank: c.Dim, Alpha: c.Alpha, Tucker: c.Tucker, UseScalar: c.UseScalar, RSLoRA: c.RSLora, RankDropout: c.Dropout.Rank,
-		ModuleDropout: c.Dropout.Module, NeuronDropout: c.Dropout.Neuron, MaxNorm: c.Train.ScaleWeightNorms > 0}
-	if t.HasWindow() {
-		o.Rank, o.Alpha = c.ConvDim, c.ConvAlpha
-	}
-	return o
-}
-
 func (j *Job) makeEngine() {
 	c := j.cfg
 	e := &engine{model: j.model, network: j.network, trained: map[*graph.Param]bool{}, seed: c.Seed, gradAccum: c.GradAccum,
 		text:     pipeline.TextOptions{ClipSkip: c.Model.ClipSkip, MaxTokens: c.Model.MaxTokens},
 		schedule: diffusion.NewSchedule(false), prediction: j.prediction(), programs: map[programKey]*pipeline.Program{},
-		dropout: c.Dropout.Rank > 0 || c.Dropout.Module > 0 || c.Dropout.Neuron > 0}
+		masks: c.Dropout.Neuron > 0}
 	for _, a := range j.network.Adapters {
-		isText := strings.HasPrefix(a.Target().Path, string(arch.TextEncoder)+".")
-		e.adaptsText = e.adaptsText || isText
-		frozen := isText && !j.trainsText() || !isText && c.LRUnet == 0
+		text := isText(a.Target().Path)
+		e.adaptsText = e.adaptsText || text
+		e.masks = e.masks || len(a.Inputs()) > 0
+		frozen := text && !j.trainsText() || !text && c.LRUnet == 0
 		for _, f := range a.Factors() {
 			e.trained[f.Param] = !f.Frozen && !frozen
 		}
@@ -208,29 +138,6 @@ func (j *Job) prediction() diffusion.Prediction {
 		return diffusion.VPrediction
 	}
 	return diffusion.Epsilon
-}
-
-// makeGroups returns the optimiser's groups: text encoder, then UNet, each if it is trained.
-func (j *Job) makeGroups() []optim.Group {
-	text, unet := optim.Group{Name: string(arch.TextEncoder), LR: j.cfg.LRTE}, optim.Group{Name: string(arch.UNet), LR: j.cfg.LRUnet}
-	for _, a := range j.network.Adapters {
-		g := &unet
-		if strings.HasPrefix(a.Target().Path, string(arch.TextEncoder)+".") {
-			g = &text
-		}
-		for _, f := range a.Factors() {
-			if j.engine.trained[f.Param] {
-				g.Params = append(g.Params, &optim.Param{Name: f.Param.Name})
-			}
-		}
-	}
-	var groups []optim.Group
-	for _, g := range []optim.Group{text, unet} {
-		if len(g.Params) > 0 {
-			groups = append(groups, g)
-		}
-	}
-	return groups
 }
 
 // makeFeed opens the replay file, or scans and deals the pictures.
