@@ -2,6 +2,7 @@ package config
 
 import (
 	"path/filepath"
+	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -63,8 +64,11 @@ func nameOf(data []Folder) string {
 func (l *loader) crossChecks(r *Resolved) {
 	c := r.Config
 	bad := func(path, format string, args ...any) *fault.Error { return l.f.add(r.sources[path], format, args...) }
+	// A resolved file names every key: what stands at its default isn't worth a warning, and a run that goes on was warned when it began.
 	unused := func(path, format string, args ...any) {
-		if !r.builtIn(path) {
+		standard, known := l.layers[0].values[path]
+		resumed := l.in.ResumeFile != "" && strings.HasPrefix(r.sources[path], l.in.ResumeFile+":")
+		if !r.builtIn(path) && !resumed && !(known && reflect.DeepEqual(standard, r.value(Lookup(path)))) {
 			w := fault.BadUsage(r.sources[path], format, args...)
 			l.warnings, r.Warnings = append(l.warnings, w), append(r.Warnings, w)
 		}
