@@ -25,6 +25,7 @@ demo: build ## train an adapter on photographs that ship here, in a minute
 
 test: setup check ## everything .ci/run runs: checks, then all tests
 	$(GO) test -timeout 20m ./...
+	@$(MAKE) --no-print-directory cuda-test-if-headers
 
 check: vet fmt lint race nocgo ## the checks that come before the tests
 
@@ -66,5 +67,5 @@ cover: ## test coverage by package
 clean: ## remove what was built
 	rm -rf bin demo-run build
 
-# The targets of the CUDA backend, once it is here.
--include cuda.mk
+# The build with CUDA.
+include cuda.mk
