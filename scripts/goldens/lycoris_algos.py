@@ -25,10 +25,11 @@ import logging
 import math
 import pathlib
 
-import torch
-from common import GOLDEN, normal, setup, stream, write
+from common import GOLDEN, normal, setup, stream, write  # first: it sets the environment
 
-from lycoris.functional.general import factorization
+import glokr
+import torch
+
 from lycoris.logging import logger as lycoris_logger
 from lycoris.modules.boft import ButterflyOFTModule
 from lycoris.modules.diag_oft import DiagOFTModule
@@ -127,12 +128,15 @@ def make_layer(name: str, spec: dict) -> torch.nn.Module:
 def fill(module: torch.nn.Module, rng) -> None:
     """Random values in everything trained, as far from the start as some training would bring it."""
     with torch.no_grad():
+        if isinstance(module, TLoraModule):  # the signs that an SVD leaves open
+            q, p = module.q_layer.weight.flatten(1), module.p_layer.weight.flatten(1)
+            sign = q.gather(1, q.abs().argmax(1, keepdim=True)).sign()
+            q.mul_(sign)
+            p.mul_(sign.T)
         for key, p in module.named_parameters():
             if key == "scalar":
                 p.fill_(0.6)
             elif key in ("dora_scale", "rescale", "lambda_layer"):
-                if key == "rescale":
-                    p.fill_(1)
                 p.mul_(1 + normal(rng, *p.shape, std=0.2))
             elif isinstance(module, FullModule):  # absolute values by now
                 p.add_(normal(rng, *p.shape, std=0.2))
@@ -186,56 +190,11 @@ def run_module(algo: str, layer: torch.nn.Module, options: dict, seed: str, x, d
     return file, results
 
 
-def glokr_factors(shape, o: dict) -> dict[str, tuple]:
-    """Shapes of GLoKr's factors by key, in the order of the file."""
-    r, factor, full, both = o["lora_dim"], o.get("factor", -1), o.get("full_matrix", False), o.get("decompose_both", False)
-    window = tuple(shape[2:])
-    m, n = factorization(shape[1], factor)
-    l, k = factorization(shape[0], factor)
-    if o.get("unbalanced_factorization"):
-        l, k = k, l
-    out = {"alpha": ()}
-    for half, rows, cols, tail in (("a", (m, n), (m, n), ()), ("b", (l, k), (m, n), window)):
-        key = f"glokr_{half}_w"
-        if both and r < max(rows[0], cols[0]) / 2 and not full:
-            out |= {key + "1_a": (rows[0], r), key + "1_b": (r, cols[0])}
-        else:
-            out[key + "1"] = (rows[0], cols[0])
-        if r >= max(rows[1], cols[1]) / 2 or full:
-            out[key + "2"] = (rows[1], cols[1], *tail)
-        elif o.get("use_tucker") and tail and tail != (1, 1):
-            out |= {key + "2_a": (r, rows[1]), key + "2_b": (r, cols[1]), f"glokr_{half}_t2": (r, r, *tail)}
-        else:
-            out |= {key + "2_a": (rows[1], r), key + "2_b": (r, cols[1] * math.prod(tail))}
-    return out
-
-
-def glokr_delta(w: torch.Tensor, f: dict, shapes: dict, alpha_over_rank: float, shape) -> torch.Tensor:
-    """W∘A + B, both halves Kronecker products: algorithms.md 9.2."""
-    def half(name: str, tail: tuple):
-        key, full = f"glokr_{name}_w", True
-        w1 = f.get(key + "1")
-        if w1 is None:
-            w1, full = f[key + "1_a"] @ f[key + "1_b"], False
-        w2 = f.get(key + "2")
-        if w2 is None:
-            full = False
-            a, b, core = f[key + "2_a"], f[key + "2_b"], f.get(f"glokr_{name}_t2")
-            w2 = torch.einsum("ijkl,ip,jq->pqkl", core, a, b) if core is not None else (a @ b).reshape(a.shape[0], -1, *tail)
-        w2 = w2.reshape(*w2.shape[:2], -1)
-        d = torch.einsum("ab,cdk->acbdk", w1, w2)
-        d = d.reshape(d.shape[0] * d.shape[1], d.shape[2] * d.shape[3], -1)
-        return d * (1 if full else alpha_over_rank)
-    a, b = half("a", ()).squeeze(-1), half("b", tuple(shape[2:]))
-    return (torch.einsum("oik,ij->ojk", w.reshape(shape[0], shape[1], -1), a) + b).reshape(shape)
-
-
 def run_glokr(layer: torch.nn.Module, spec: dict, o: dict, seed: str, x, dy) -> tuple[dict, dict]:
     """GLoKr in float64, rounded to float32 at the end. A trained scalar is folded into both w1 halves and stands at 1."""
-    rng, shape = stream(seed), spec["shape"]
-    shapes = glokr_factors(shape, o)
-    file = {key: normal(rng, *s, std=0.4) for key, s in shapes.items() if s}
-    rank = o["lora_dim"]
+    rng, rank = stream(seed), o["lora_dim"]
+    shapes = glokr.factor_shapes(spec["shape"], rank, o.get("factor", -1), o.get("decompose_both"), o.get("full_matrix"), o.get("unbalanced_factorization"), o.get("use_tucker"))
+    file = {key: normal(rng, *s, std=0.4) for key, s in shapes.items()}
     factored = any(key.endswith(("_a", "_b")) for key in file)
     rf = math.sqrt(rank) if o.get("rs_lora") else rank
     alpha = (o["alpha"] or rank) * rank / rf if factored else float(rank)
@@ -246,7 +205,7 @@ def run_glokr(layer: torch.nn.Module, spec: dict, o: dict, seed: str, x, dy) -> 
         sigma = torch.ones((), dtype=torch.float64, requires_grad=True)
         w, given = layer.weight.double(), x.double().requires_grad_()
         bias = None if layer.bias is None else layer.bias.double()
-        merged = w + mu * sigma * glokr_delta(w, f, shapes, alpha / rank, shape)
+        merged = w + mu * sigma * glokr.delta(w, f, alpha / rank)
         if spec["kind"] == "linear":
             y = torch.nn.functional.linear(given, merged, bias)
         else:

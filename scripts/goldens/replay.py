@@ -4,8 +4,9 @@
         --out-adapter final.safetensors --out-losses losses.json [options]
 
 Takes the files that `lycoris train --model … --network-weights … --replay …` takes, so that the two runs can be compared step by step
-(compare.py). The adapter's module set, ranks and alphas come from its file; the network is lycoris-lora's LycorisNetworkKohya in its
-default rebuild form, on the weights as stored, in float32.
+(compare.py). The network is lycoris-lora's LycorisNetworkKohya in its default rebuild form, on the weights as stored, in float32, with the
+modules of the adapter file. --network is a JSON file with the arguments of each by its name in the file, {"lora_unet_…": {"algo": "loha",
+"dim": 4, "alpha": 2, …}, …}, as a preset's name_algo_map has them; without it the file is LoRA and says everything itself.
 
 A replay file holds N = steps * grad_accum * batch_size rows: latents (N,4,h,w) already scaled, noise (N,4,h,w), timesteps (N) int64, and
 context (N,L,C) or input_ids (N,77) int64. Row (step*grad_accum + micro)*batch_size + i is picture i of that micro-batch.
@@ -22,6 +23,7 @@ import pathlib
 
 from common import read, write, write_json  # first: it sets the environment
 
+import glokr  # makes it known to lycoris
 import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel
 from diffusers.optimization import get_scheduler
@@ -29,6 +31,8 @@ from transformers import CLIPTextModel
 
 from lycoris.kohya import LycorisNetworkKohya
 from lycoris.logging import logger as lycoris_logger
+from lycoris.modules.dylora import DyLoraModule
+from lycoris.modules.tlora import TLoraModule, clear_timestep_mask, compute_timestep_mask, set_timestep_mask
 
 UNET, TE, TE_FILE = "lora_unet_", "lora_te_", "lora_te_text_model_"
 
@@ -52,13 +56,16 @@ def te_root(te) -> str:
     return "text_model." if hasattr(te, "text_model") else ""
 
 
+ADAPTED = (torch.nn.Linear, torch.nn.Conv2d, torch.nn.GroupNorm, torch.nn.LayerNorm)
+
+
 def module_names(unet, te) -> dict[str, str]:
-    """From adapter-file module name to module path, for every Linear and Conv2d."""
-    names = {UNET + flat(path): path for path, m in unet.named_modules() if isinstance(m, (torch.nn.Linear, torch.nn.Conv2d))}
+    """From adapter-file module name to module path, for everything that can have an adapter."""
+    names = {UNET + flat(path): path for path, m in unet.named_modules() if isinstance(m, ADAPTED)}
     if te is not None:
         root = te_root(te)
         for path, m in te.named_modules():
-            if isinstance(m, torch.nn.Linear):
+            if isinstance(m, ADAPTED):
                 names[TE_FILE + flat(path.removeprefix(root))] = path
     return names
 
@@ -74,38 +81,72 @@ def from_lycoris(key: str, te) -> str:
     return TE_FILE + key.removeprefix(TE + flat(te_root(te))) if key.startswith(TE) else key
 
 
-def build_network(unet, te, adapter: dict[str, torch.Tensor], use_scalar: bool = False) -> LycorisNetworkKohya:
-    """A LycorisNetworkKohya with exactly the modules of the file.
+def spelled(name: str) -> str:
+    """A module's name with the text_model level."""
+    return TE_FILE + name.removeprefix(TE) if name.startswith(TE) and not name.startswith(TE_FILE) else name
 
-    Presets can't be used: those that reach the whole UNet stop on lycoris 4.1.3's own duplicate-name assertion. Naming every
-    module, matched as a whole string, and giving each its rank and alpha avoids that and leaves nothing to rules.
-    """
-    known = module_names(unet, te)
-    modules = {key.split(".")[0] for key in adapter}
-    spelled = {name: TE_FILE + name.removeprefix(TE) if name.startswith(TE) and not name.startswith(TE_FILE) else name for name in modules}
-    unknown = sorted(m for m, n in spelled.items() if n not in known)
-    if unknown:
-        raise SystemExit(f"the model has no modules {unknown[:5]} ({len(unknown)} in all)")
-    config = {}
-    for name in modules:
+
+def lora_arguments(adapter: dict[str, torch.Tensor]) -> dict[str, dict]:
+    """The arguments of each module of a LoRA file."""
+    out = {}
+    for name in {key.split(".")[0] for key in adapter}:
         rank = adapter[name + ".lora_down.weight"].shape[0]
         alpha = adapter.get(name + ".alpha", torch.tensor(float(rank))).item()
-        config[known[spelled[name]]] = dict(dim=rank, alpha=alpha, use_tucker=name + ".lora_mid.weight" in adapter)
+        out[name] = dict(algo="locon", dim=rank, alpha=alpha, use_tucker=name + ".lora_mid.weight" in adapter)
+    return out
+
+
+def make_network(unet, te, arguments: dict[str, dict], use_scalar: bool = False) -> LycorisNetworkKohya:
+    """A LycorisNetworkKohya with exactly the modules named in arguments, on the models.
+
+    Presets can't be used: those that reach the whole UNet stop on lycoris 4.1.3's own duplicate-name assertion. Naming every
+    module, matched as a whole string, and giving each its arguments avoids that and leaves nothing to rules.
+    """
+    known = module_names(unet, te)
+    unknown = sorted(m for m in arguments if spelled(m) not in known)
+    if unknown:
+        raise SystemExit(f"the model has no modules {unknown[:5]} ({len(unknown)} in all)")
+    names = [spelled(name) for name in arguments]
     LycorisNetworkKohya.apply_preset(dict(
-        enable_conv=True, use_fnmatch=True, module_algo_map={}, name_algo_map=config, exclude_name=[],
-        unet_target_module=[], unet_target_name=[known[n] for n in spelled.values() if n.startswith(UNET)],
-        text_encoder_target_module=[], text_encoder_target_name=[known[n] for n in spelled.values() if n.startswith(TE)]))
-    network = LycorisNetworkKohya(te, unet, network_module="locon", bypass_mode=False, use_scalar=use_scalar, warn_on_unmatched=False)
+        enable_conv=True, use_fnmatch=True, module_algo_map={}, exclude_name=[],
+        name_algo_map={known[spelled(name)]: a for name, a in arguments.items()},
+        unet_target_module=[], unet_target_name=[known[n] for n in names if n.startswith(UNET)],
+        text_encoder_target_module=[], text_encoder_target_name=[known[n] for n in names if n.startswith(TE)]))
+    network = LycorisNetworkKohya(te, unet, network_module="locon", bypass_mode=False, use_scalar=use_scalar, warn_on_unmatched=False,
+                                  train_norm=any(a.get("algo") == "norm" for a in arguments.values()))
     network.apply_to(te, unet, bool(network.text_encoder_loras), True)
-    if len(network.loras) != len(modules):
-        raise SystemExit(f"{len(network.loras)} modules made of {len(modules)} in the file")
+    if len(network.loras) != len(arguments):
+        raise SystemExit(f"{len(network.loras)} modules made of {len(arguments)}")
+    return network
+
+
+def build_network(unet, te, adapter: dict[str, torch.Tensor], arguments: dict[str, dict] | None = None, use_scalar: bool = False) -> LycorisNetworkKohya:
+    """The network of an adapter file with its values."""
+    network = make_network(unet, te, arguments or lora_arguments(adapter), use_scalar)
     state = {to_lycoris(key, te): value.float() for key, value in adapter.items()}
+    for module in network.loras:
+        if isinstance(module, DyLoraModule):  # lycoris can't read its own files
+            up, down = state.pop(module.lora_name + ".lora_up.weight"), state.pop(module.lora_name + ".lora_down.weight")
+            for i, (u, d) in enumerate(zip(up.flatten(1).split(module.block_size, 1), down.flatten(1).split(module.block_size))):
+                state |= {f"{module.lora_name}.up_list.{i}": u, f"{module.lora_name}.down_list.{i}": d}
     missing, unexpected = network.load_state_dict(state, strict=False)
-    missing = [k for k in missing if not k.endswith((".scalar", ".alpha"))]
+    missing = [k for k in missing if not k.endswith((".scalar", ".alpha", ".base_q", ".base_p", ".base_lambda"))]
     if missing or unexpected:
         raise SystemExit(f"missing {missing[:5]}, unexpected {unexpected[:5]}")
     network.prepare_grad_etc(te, unet)
     return network.train()
+
+
+def saved(network: LycorisNetworkKohya, te) -> dict[str, torch.Tensor]:
+    """What is written to a file: the start of T-LoRA is not."""
+    return {from_lycoris(k, te): v.detach() for k, v in network.state_dict().items() if ".base_" not in k}
+
+
+def force_block(module: DyLoraModule, k: int) -> None:
+    """Makes the module's next forward train block k, with alpha over the active ranks, as a reader of the file scales it (algorithms.md 7.3).
+    lycoris takes alpha over the number of blocks."""
+    down, up, scale = module.get_weight(k * module.block_size)
+    module.get_random_rank_weight = lambda: (down, up, scale / module.block_size)
 
 
 def text_states(te, ids: torch.Tensor, clip_skip: int) -> torch.Tensor:
@@ -123,7 +164,12 @@ def train(args) -> tuple[dict[str, torch.Tensor], dict]:
     if len(data["timesteps"]) < rows:
         raise SystemExit(f"{args.replay} has {len(data['timesteps'])} rows, {rows} are needed")
     unet, te = load_model(args.model, "input_ids" in data or any(k.startswith(TE) for k in adapter))
-    network = build_network(unet, te, adapter, args.use_scalar)
+    network = build_network(unet, te, adapter, args.network and json.loads(args.network.read_text()), args.use_scalar)
+    dylora = [m for m in network.loras if isinstance(m, DyLoraModule)]
+    blocks = json.loads(args.blocks.read_text()) if args.blocks else {from_lycoris(m.lora_name, te): [0] * rows for m in dylora if m.block_count == 1}
+    if len(blocks) < len(dylora):
+        raise SystemExit("--blocks must say which block of each DyLoRA module is trained")
+    tlora_rank = max((m.lora_dim for m in network.loras if isinstance(m, TLoraModule)), default=0)
     scheduler_config = json.loads((args.model / "scheduler/scheduler_config.json").read_text())
     prediction = args.prediction or {"v_prediction": "v"}.get(scheduler_config.get("prediction_type"), "eps")
     noise_scheduler = DDPMScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", num_train_timesteps=1000)
@@ -148,6 +194,12 @@ def train(args) -> tuple[dict[str, torch.Tensor], dict]:
             first = (step * args.grad_accum + i) * args.batch_size
             rows = slice(first, first + args.batch_size)
             latents, noise, timesteps = data["latents"][rows].float(), data["noise"][rows].float(), data["timesteps"][rows]
+            if tlora_rank:
+                if len(set(timesteps.tolist())) > 1:
+                    raise SystemExit("a batch has one T-LoRA mask: its timesteps must be equal")
+                set_timestep_mask(compute_timestep_mask(timesteps[0].item(), 1000, tlora_rank, int(args.tlora_mask[0]), args.tlora_mask[1]))
+            for m in dylora:
+                force_block(m, blocks[from_lycoris(m.lora_name, te)][step * args.grad_accum + i])
             context = data["context"][rows].float() if "context" in data else text_states(te, data["input_ids"][rows], args.clip_skip)
             noisy = noise_scheduler.add_noise(latents, noise, timesteps)
             target = noise_scheduler.get_velocity(latents, noise, timesteps) if prediction == "v" else noise
@@ -155,6 +207,7 @@ def train(args) -> tuple[dict[str, torch.Tensor], dict]:
             loss = torch.nn.functional.mse_loss(pred, target, reduction="none").mean([1, 2, 3]).mean()
             (loss / args.grad_accum).backward()
             micro.append(loss.item())
+            clear_timestep_mask()
         norm = torch.linalg.vector_norm(torch.stack([p.grad.norm() for p in trained if p.grad is not None])).item()
         if args.max_grad_norm:
             torch.nn.utils.clip_grad_norm_(trained, args.max_grad_norm)  # coefficient min(1, max/(norm+1e-6))
@@ -164,7 +217,7 @@ def train(args) -> tuple[dict[str, torch.Tensor], dict]:
         optimizer.zero_grad(set_to_none=True)
         record.append(dict(step=step + 1, loss=sum(micro) / len(micro), micro=micro, grad_norm=norm, lr=rates))
 
-    final = {from_lycoris(k, te): v.detach() for k, v in network.state_dict().items()}
+    final = saved(network, te)
     network.restore()
     keep = ("steps", "batch_size", "grad_accum", "lr_unet", "lr_te", "betas", "eps", "weight_decay", "max_grad_norm", "scheduler", "warmup",
             "clip_skip", "use_scalar")
@@ -190,6 +243,9 @@ def parser() -> argparse.ArgumentParser:
     p.add_argument("--prediction", choices=("eps", "v"), help="default: the model's scheduler_config.json")
     p.add_argument("--clip-skip", type=int, default=1)
     p.add_argument("--use-scalar", action="store_true", help="a trainable scalar a module, starting at 1 as after loading")
+    p.add_argument("--network", type=pathlib.Path, help="JSON: arguments of each module")
+    p.add_argument("--blocks", type=pathlib.Path, help="JSON: the DyLoRA block of each module at each forward")
+    p.add_argument("--tlora-mask", type=float, nargs=2, default=[1, 1.0], metavar=("MIN_RANK", "EXPONENT"))
     p.add_argument("--threads", type=int, default=0)
     p.add_argument("--out-adapter", type=pathlib.Path)
     p.add_argument("--out-losses", type=pathlib.Path)

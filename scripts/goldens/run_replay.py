@@ -18,7 +18,7 @@ from common import GOLDEN, REPO
 def command(lycoris: pathlib.Path, case: pathlib.Path, runs: str) -> list[str]:
     spec = json.loads((case / "case.json").read_text())
     return [str(lycoris), "train", "--no-config", "--progress", "none", "--model", str(GOLDEN / spec["model"]),
-            "--network-weights", str(case / "adapter.safetensors"), "--replay", str(case / "replay.safetensors"),
+            "--network-weights", str(case / "adapter.safetensors"), "--replay", str(case.parent / spec.get("replay", case.name) / "replay.safetensors"),
             "--out", runs, "--name", case.name, *spec["flags"]]
 
 
