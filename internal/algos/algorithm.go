@@ -66,6 +66,7 @@ type Options struct {
 	NeuronDropout float64 // ordinary dropout on the adapter's output
 	Strength      float64 // what the change of a loaded adapter is multiplied by; 0 = 1
 	MaxNorm       bool    // the change's norm will be bounded: keep a scalar for it
+	BlockScale    string  // dylora: a rule of BlockScales for the scale at some of the ranks; "" = active
 	Form          Form
 }
 
@@ -134,6 +135,8 @@ type StepInput struct {
 	Size int
 	Fill func(dst []float32, s *rng.Stream, step Step)
 	Keep func(dst []float32) // the values by which nothing is left out; nil: ones
+	// Trains reports whether a forward with these values gives a part of the adapter's factors a gradient. nil: it does.
+	Trains func(values []float32, part int) bool
 }
 
 // Step is what a forward is about.
@@ -162,6 +165,7 @@ var All = []*Algorithm{
 	&Full,
 	&Norm,
 	&GLoRA,
+	&DyLoRA,
 }
 
 // ByName returns the algorithm called name or by one of its aliases.

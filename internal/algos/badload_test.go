@@ -56,6 +56,13 @@ func TestLoadErrors(t *testing.T) {
 		{"whole", &Norm, gain, norm, nil, ""},
 		{"no b_norm", &Norm, gain, norm, file{keyNormBias: nil}, ""},
 
+		{"whole", &DyLoRA, linear, lora, nil, ""},
+		{"whole", &DyLoRA, conv, locon, nil, ""},
+		{"up of a convolution without its window", &DyLoRA, conv, locon, file{keyUp: {8, 4}}, ""},
+		{"no up", &DyLoRA, linear, lora, file{keyUp: nil}, keyUp},
+		{"no down", &DyLoRA, linear, lora, file{keyDown: nil}, keyDown},
+		{"up of another rank", &DyLoRA, linear, lora, file{keyUp: {8, 5}}, keyUp},
+
 		{"whole", &GLoRA, linear, glora, nil, ""},
 		{"old", &GLoRA, linear, file{keyGLoRAA1: {4, 6}, keyGLoRAA2: {6, 4}, keyGLoRAB1: {4, 6}, keyGLoRAB2: {8, 4}}, nil, ""},
 		{"whole", &GLoRA, conv, gloraTucker, nil, ""},

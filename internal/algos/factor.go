@@ -16,6 +16,8 @@ type Factor struct {
 	Frozen bool      // read by the graph but not trained
 	// Origin writes the frozen values that the factor is a difference to. Weight decay then falls on the sum of both. nil: on the factor alone.
 	Origin func(b kernels.Backend, dst []float32)
+	// Parts above 1 are equal parts, one after the other, of which an update moves only those that had a gradient: see [StepInput.Trains].
+	Parts int
 }
 
 func newFactor(t Target, key string, values []float32, shape ...int) *Factor {

@@ -28,6 +28,12 @@ func (frozen) grad(g *Graph, n, dy *Node, want []bool) []*Node {
 // Detach returns x as a constant: no gradient goes through it.
 func (g *Graph) Detach(x *Node) *Node { return g.add(view{constant: true}, x.shape, x) }
 
+// Gate returns x; its gradient dx[i] = dy[i]·s[(i/inner) mod len(s)]. s takes no part in the value and has no gradient.
+func (g *Graph) Gate(x, s *Node, inner int) *Node {
+	must(inner > 0 && x.Elems()%(inner*s.Elems()) == 0, "gate of %v by %v, inner %d", x.shape, s.shape, inner)
+	return g.add(view{gate: inner}, x.shape, x, s)
+}
+
 // Vector returns the frozen array that n is the leaf of; nil for every other node and for nil.
 func (n *Node) Vector() *Vector {
 	if n == nil {

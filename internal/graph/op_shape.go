@@ -28,6 +28,7 @@ func (g *Graph) Items(x *Node, from, to int) *Node {
 type view struct {
 	offset   int
 	constant bool // no gradient
+	gate     int  // inner of the blocks in which the second operand multiplies the gradient; 0 = no such operand
 }
 
 func (view) name() string                                  { return "view" }
@@ -38,6 +39,9 @@ func (o view) grad(g *Graph, n, dy *Node, want []bool) []*Node {
 		return []*Node{nil}
 	}
 	x := n.in[0]
+	if o.gate > 0 {
+		return []*Node{g.Reshape(g.MulBlocks(dy, n.in[1], o.gate), x.shape...), nil}
+	}
 	must(x.Elems() == n.Elems(), "the gradient of a part %v of %v is not built", n.shape, x.shape)
 	return []*Node{g.Reshape(dy, x.shape...)}
 }
