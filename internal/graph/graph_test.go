@@ -9,6 +9,7 @@ import (
 	"lycoris/internal/kernels"
 	"lycoris/internal/kernels/ref"
 	"lycoris/internal/tensor"
+	"lycoris/internal/testutil"
 )
 
 // world makes leaves with fixed random values.
@@ -222,4 +223,69 @@ func TestRunStops(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 	_ = w
+}
+
+// TestGradientOfAdapterOps: the ops of weights and rotations, each in a loss of its own.
+func TestGradientOfAdapterOps(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		build func(w *world) *Node
+	}{
+		{"Cayley", func(w *world) *Node { return w.g.Cayley(w.param(3, 4, 4), 0) }},
+		{"Cayley, bounded", func(w *world) *Node { return w.g.Cayley(w.param(3, 4, 4), 0.5) }},
+		{"NormRatio of SumBlocks of a square", func(w *world) *Node {
+			m := w.param(4, 6)
+			return w.g.MulBlocks(m, w.g.NormRatio(w.param(4, 1), w.g.SumBlocks(m, m, []int{4, 1}, 6), 1e-3, 0.7), 6)
+		}},
+		{"ConcatRows", func(w *world) *Node {
+			x, y := w.param(2, 3), w.param(1, 3)
+			return w.g.Mul(w.g.ConcatRows(x, y, w.g.Items(x, 1, 2)), w.g.ConcatRows(y, w.param(3, 3)))
+		}},
+		{"Items", func(w *world) *Node {
+			x := w.param(4, 3)
+			return w.g.Mul(w.g.Items(x, 0, 3), w.g.Items(x, 1, 4))
+		}},
+	} {
+		t.Run(c.name, func(t *testing.T) { checkGradients(t, c.build) })
+	}
+}
+
+// checkGradients compares the gradients of a squared error of what build makes with central differences.
+func checkGradients(t *testing.T, build func(w *world) *Node) {
+	w := newWorld()
+	y := build(w)
+	loss := w.g.SquaredError(y, w.input("target", y.Shape()...))
+	var params []*Node
+	for _, n := range w.g.nodes {
+		if _, ok := n.op.(paramLeaf); ok {
+			params = append(params, n)
+		}
+	}
+	w.in["seed"] = make([]float32, loss.Elems())
+	for i := range w.in["seed"] {
+		w.in["seed"][i] = 1 + float32(i)
+	}
+	outputs := []*Node{loss}
+	for i, d := range w.g.Grad([]*Node{loss}, []*Node{w.g.Input("seed", loss.Shape()...)}, params) {
+		outputs = append(outputs, w.g.Accumulate(w.all[i], d))
+	}
+	p, err := NewPlan(w.g, outputs, PlanOptions{}).BindSeparately(w.b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	value := func() (sum float64) {
+		w.run(t, p)
+		for i, l := range p.Output(0) {
+			sum += float64(l) * float64(w.in["seed"][i])
+		}
+		return sum
+	}
+	w.run(t, p)
+	var grads [][]float32
+	for _, q := range w.all {
+		grads = append(grads, append([]float32(nil), q.Grad...))
+	}
+	for i, q := range w.all {
+		testutil.CheckGrad(t, value, q.Value, grads[i], 1.0/64, 2e-4)
+	}
 }

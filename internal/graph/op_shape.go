@@ -1,3 +1,4 @@
+<<<<<<< internal/graph/op_shape.go
 package graph
 
 import (
@@ -28,7 +29,6 @@ func (g *Graph) Items(x *Node, from, to int) *Node {
 type view struct {
 	offset   int
 	constant bool // no gradient
-	gate     int  // inner of the blocks in which the second operand multiplies the gradient; 0 = no such operand
 }
 
 func (view) name() string                                  { return "view" }
@@ -39,11 +39,50 @@ func (o view) grad(g *Graph, n, dy *Node, want []bool) []*Node {
 		return []*Node{nil}
 	}
 	x := n.in[0]
-	if o.gate > 0 {
-		return []*Node{g.Reshape(g.MulBlocks(dy, n.in[1], o.gate), x.shape...), nil}
+	if x.Elems() == n.Elems() {
+		return []*Node{g.Reshape(dy, x.shape...)}
 	}
-	must(x.Elems() == n.Elems(), "the gradient of a part %v of %v is not built", n.shape, x.shape)
-	return []*Node{g.Reshape(dy, x.shape...)}
+	return []*Node{g.add(columnsGrad{columns{1, x.Elems(), o.offset, n.Elems()}}, x.shape, dy)}
+}
+
+// ConcatRows joins nodes along the first axis; the other axes are those of the first node.
+func (g *Graph) ConcatRows(nodes ...*Node) *Node {
+	shape := slices.Clone(nodes[0].shape)
+	item := tensor.Elems(shape[1:])
+	shape[0] = 0
+	for _, n := range nodes {
+		must(n.Elems() == n.shape[0]*item, "concat rows: %v and %v", nodes[0].shape, n.shape)
+		shape[0] += n.shape[0]
+	}
+	if len(nodes) == 1 {
+		return nodes[0]
+	}
+	return g.add(concatRows{}, shape, nodes...)
+}
+
+type concatRows struct{}
+
+func (concatRows) name() string { return "concat rows" }
+
+func (concatRows) run(b kernels.Backend, out, in [][]float32) {
+	at, all := 0, len(out[0])
+	for _, x := range in {
+		b.CopyColumns(out[0], all, at, x, len(x), 0, 1, len(x))
+		at += len(x)
+	}
+}
+
+func (concatRows) grad(g *Graph, n, dy *Node, want []bool) []*Node {
+	dy = g.Reshape(dy, n.shape...)
+	d := make([]*Node, len(n.in))
+	at := 0
+	for i, x := range n.in {
+		if want[i] {
+			d[i] = g.Reshape(g.Items(dy, at, at+x.shape[0]), x.shape...)
+		}
+		at += x.shape[0]
+	}
+	return d
 }
 
 // Concat joins a and b along the last axis.
@@ -187,3 +226,5 @@ func (o upsampleGrad) run(b kernels.Backend, out, in [][]float32) {
 }
 
 func (upsampleGrad) grad(*Graph, *Node, *Node, []bool) []*Node { panic("graph: second derivative") }
+=======
+>>>>>>> /dev/fd/63

@@ -76,6 +76,13 @@ type LayerNorm struct {
 	Eps  float32
 }
 
+// Cayley gives the sizes of the rotations r [N,S,S] of skew matrices: per block Q = a − aᵀ and r = (I+Q)·(I−Q)⁻¹ (Cayley, 1846), which is orthogonal. With
+// Limit above 0, q = ‖Q‖ + 1e-8, the Frobenius norm over all blocks, is bounded: where q > Limit, Q is multiplied by Limit/q.
+type Cayley struct {
+	N, S  int
+	Limit float32
+}
+
 // Activation is a function applied to each element.
 type Activation uint8
 
@@ -166,6 +173,16 @@ type Backend interface {
 	SumBlocks(s, a, b []float32, inner int)
 	// AddBlocks: y[i] = x[i] + s[(i/inner) mod len(s)]; y may be x.
 	AddBlocks(y, x, s []float32, inner int)
+
+	// Cayley: r from a, both [N,S,S]. CayleyGrad: da from dr and r, with X = (I−Q)⁻¹ = (I+r)/2: GQ = 2·Xᵀ·dr·Xᵀ; where the bound acts on Q0 = a − aᵀ, GQ becomes
+	// (Limit/q)·(GQ − ⟨GQ,Q0⟩/(q·‖Q0‖)·Q0), the product over all blocks; da = GQ − GQᵀ.
+	Cayley(r, a []float32, s Cayley)
+	CayleyGrad(da, dr, r, a []float32, s Cayley)
+	// NormRatio: f[i] = mu·(d[i]/(sqrt(ss[i]) + eps) − 1) + 1: what DoRA scales a row or column of a weight with sum of squares ss[i] by, so
+	// that its norm becomes d[i] (lycoris-lora 4.1.3, _weight_decompose). NormRatioGrad: dd[i] = df[i]·mu/n and dss[i] = −df[i]·mu·d[i]/(n²·2·sqrt(ss[i])) with
+	// n = sqrt(ss[i]) + eps; dss[i] = 0 where ss[i] is 0. dd or dss may be nil.
+	NormRatio(f, d, ss []float32, eps, mu float32)
+	NormRatioGrad(dd, dss, df, d, ss []float32, eps, mu float32)
 
 	// CopyColumns: dst[r, dstOff:dstOff+cols] = src[r, srcOff:srcOff+cols] for rows r; row lengths dstLD and srcLD.
 	CopyColumns(dst []float32, dstLD, dstOff int, src []float32, srcLD, srcOff, rows, cols int)

@@ -11,7 +11,7 @@
 // pool.h the threads.
 package cpu
 
-// #cgo CFLAGS: -O3 -std=gnu11 -pthread -Wno-psabi
+// #cgo CFLAGS: -O3 -g1 -std=gnu11 -pthread -Wno-psabi
 // #cgo LDFLAGS: -lm -lpthread
 // #include <stdlib.h>
 // #include "kernels.h"

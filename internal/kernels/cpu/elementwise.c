@@ -10,6 +10,14 @@ void lyc_mul(const lyc_cpu *e, float *y, const float *a, const float *b, int64_t
 
 void lyc_axpy(const lyc_cpu *e, float *y, const float *x, float alpha, int64_t n) { e->kernels->elementwise->axpy(e, y, x, alpha, n); }
 
+void lyc_norm_ratio(const lyc_cpu *e, float *f, const float *d, const float *ss, float eps, float mu, int64_t n) {
+    e->kernels->elementwise->norm_ratio(e, f, d, ss, eps, mu, n);
+}
+
+void lyc_norm_ratio_grad(const lyc_cpu *e, float *dd, float *dss, const float *df, const float *d, const float *ss, float eps, float mu, int64_t n) {
+    e->kernels->elementwise->norm_ratio_grad(e, dd, dss, df, d, ss, eps, mu, n);
+}
+
 void lyc_adamw(const lyc_cpu *e, float *p, float *m, float *v, const float *g, int64_t n, lyc_adamw_step s) {
     e->kernels->elementwise->adamw(e, p, m, v, g, n, s);
 }

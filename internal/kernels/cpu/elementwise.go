@@ -46,6 +46,22 @@ func (b *Backend) Axpy(y, x []float32, alpha float32) {
 	}
 }
 
+// NormRatio writes f = mu·(d/(sqrt(ss) + eps) − 1) + 1.
+func (b *Backend) NormRatio(f, d, ss []float32, eps, mu float32) {
+	mustLen("NormRatio", "d", d, len(f))
+	mustLen("NormRatio", "ss", ss, len(f))
+	C.lyc_norm_ratio(b.c, ptr(f), ptr(d), ptr(ss), C.float(eps), C.float(mu), C.int64_t(len(f)))
+}
+
+// NormRatioGrad writes the gradients of NormRatio with respect to d and ss; either may be nil.
+func (b *Backend) NormRatioGrad(dd, dss, df, d, ss []float32, eps, mu float32) {
+	mustLen("NormRatioGrad", "d", d, len(df))
+	mustLen("NormRatioGrad", "ss", ss, len(df))
+	mustLenOrNil("NormRatioGrad", "dd", dd, len(df))
+	mustLenOrNil("NormRatioGrad", "dss", dss, len(df))
+	C.lyc_norm_ratio_grad(b.c, ptr(dd), ptr(dss), ptr(df), ptr(d), ptr(ss), C.float(eps), C.float(mu), C.int64_t(len(df)))
+}
+
 // AdamW does one step (kernels.AdamW has the formula): float32 per element, with the constants of the step computed in float64 once.
 func (b *Backend) AdamW(p, m, v, g []float32, s kernels.AdamW) {
 	mustLen("AdamW", "m", m, len(p))

@@ -52,6 +52,21 @@ static void axpy(const lyc_cpu *e, float *y, const float *x, float alpha, int64_
     elementwise(e, (elementwise_job){y, x, y, alpha, 1, n, OP_COMBINE});
 }
 
+// A ratio per row or column of a weight: a few hundred values, by one thread.
+static void norm_ratio(const lyc_cpu *e, float *f, const float *d, const float *ss, float eps, float mu, int64_t n) {
+    (void)e;
+    for (int64_t i = 0; i < n; i++) f[i] = (float)(mu * (d[i] / (sqrt(ss[i]) + (double)eps) - 1) + 1);
+}
+
+static void norm_ratio_grad(const lyc_cpu *e, float *dd, float *dss, const float *df, const float *d, const float *ss, float eps, float mu, int64_t n) {
+    (void)e;
+    for (int64_t i = 0; i < n; i++) {
+        double root = sqrt(ss[i]), norm = root + eps, g = (double)df[i] * mu;
+        if (dd) dd[i] = (float)(g / norm);
+        if (dss) dss[i] = ss[i] > 0 ? (float)(-g * d[i] / (2 * norm * norm * root)) : 0;
+    }
+}
+
 typedef struct {
     float *p, *m, *v;
     const float *g;
@@ -87,5 +102,7 @@ static const lyc_elementwise_table LYC_NAME(lyc_elementwise) = {
     .scale = scale,
     .mul = mul,
     .axpy = axpy,
+    .norm_ratio = norm_ratio,
+    .norm_ratio_grad = norm_ratio_grad,
     .adamw = adamw,
 };

@@ -1,6 +1,6 @@
 // The kernel tables: one per instruction set, all with the same functions.
 //
-// A family (gemm, conv, attention, norm, activation, elementwise, blocks, copy, dropout) is NAME.h (contract, table type), NAME_impl.h (the C,
+// A family (gemm, conv, attention, norm, activation, elementwise, blocks, copy, cayley, dropout) is NAME.h (contract, table type), NAME_impl.h (the C,
 // compiled once per instruction set through kernels_impl.h, ending in the table LYC_NAME(lyc_NAME)), NAME.c (what Go calls: dispatch through the
 // table), NAME.go (checks, binding).
 #ifndef LYC_KERNELS_H
@@ -9,6 +9,7 @@
 #include "activation.h"
 #include "attention.h"
 #include "blocks.h"
+#include "cayley.h"
 #include "conv.h"
 #include "copy.h"
 #include "dropout.h"
@@ -28,6 +29,7 @@ typedef struct lyc_kernels {
     const lyc_elementwise_table *elementwise;
     const lyc_blocks_table *blocks;
     const lyc_copy_table *copy;
+    const lyc_cayley_table *cayley;
     const lyc_dropout_table *dropout;
 } lyc_kernels;
 

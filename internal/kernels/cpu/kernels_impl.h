@@ -10,6 +10,7 @@
 #include "elementwise_impl.h"
 #include "blocks_impl.h"
 #include "copy_impl.h"
+#include "cayley_impl.h"
 #include "dropout_impl.h"
 
 const lyc_kernels LYC_NAME(lyc_kernels) = {
@@ -23,5 +24,6 @@ const lyc_kernels LYC_NAME(lyc_kernels) = {
     .elementwise = &LYC_NAME(lyc_elementwise),
     .blocks = &LYC_NAME(lyc_blocks),
     .copy = &LYC_NAME(lyc_copy),
+    .cayley = &LYC_NAME(lyc_cayley),
     .dropout = &LYC_NAME(lyc_dropout),
 };

@@ -25,6 +25,8 @@ func (b *Backend) ScratchBytes(size any) int64 {
 	case kernels.FreeConv:
 		c := b.convSize(kernels.Conv(s))
 		return max(b.total(C.lyc_conv_free_scratch(b.c, c)), b.total(C.lyc_conv_weight_grad_scratch(b.c, c)))
+	case kernels.Cayley:
+		return b.total(C.lyc_cayley_scratch(cayleySize(s)))
 	case kernels.Attention:
 		return b.attentionScratch(s)
 	case kernels.GroupNorm:

@@ -38,7 +38,7 @@ func Run(t *testing.T, b kernels.Backend, tol Tolerance) {
 		run  func(*suite)
 	}{
 		{"memory", memory}, {"pack", pack}, {"linear", linear}, {"expand", expand}, {"matmul", matmul}, {"conv", conv}, {"groupnorm", groupNorm}, {"layernorm", layerNorm},
-		{"attention", attention}, {"activation", activation}, {"elementwise", elementwise}, {"blocks", blocks}, {"copy", copies}, {"loss", loss},
+		{"attention", attention}, {"activation", activation}, {"elementwise", elementwise}, {"blocks", blocks}, {"copy", copies}, {"rotation", rotation}, {"loss", loss},
 		{"dropout", dropout}, {"adamw", adamW}, {"panics", panics},
 	} {
 		t.Run(family.name, func(t *testing.T) { family.run(newSuite(t, b, tol)) })

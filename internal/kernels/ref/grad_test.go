@@ -248,6 +248,39 @@ func TestLossGrad(t *testing.T) {
 	}.run(t, rnd)
 }
 
+// TestCayleyGrad: free, below the bound, and bounded (a's norm is about 7: far from the kink at 20, and from that at 1).
+func TestCayleyGrad(t *testing.T) {
+	rnd, b := rand.New(rand.NewPCG(21, 22)), ref.Open()
+	for _, s := range []kernels.Cayley{{N: 3, S: 4}, {N: 3, S: 4, Limit: 20}, {N: 3, S: 4, Limit: 1}, {N: 1, S: 1}, {N: 2, S: 7, Limit: 2}} {
+		a := standard(rnd, s.N*s.S*s.S)
+		r := make([]float32, len(a))
+		gradCase{name: fmt.Sprintf("%+v", s), x: [][]float32{a}, outputs: len(a),
+			forward: func(y []float32) { b.Cayley(y, a, s) },
+			backward: func(dx [][]float32, dy []float32) {
+				b.Cayley(r, a, s)
+				b.CayleyGrad(dx[0], dy, r, a, s)
+			},
+		}.run(t, rnd)
+	}
+}
+
+func TestNormRatioGrad(t *testing.T) {
+	rnd, b := rand.New(rand.NewPCG(23, 24)), ref.Open()
+	d, ss := standard(rnd, 9), standard(rnd, 9)
+	for i, v := range ss {
+		ss[i] = 2 + v*v
+	}
+	gradCase{name: "both", x: [][]float32{d, ss}, outputs: len(d),
+		forward:  func(y []float32) { b.NormRatio(y, d, ss, 1e-3, 0.7) },
+		backward: func(dx [][]float32, dy []float32) { b.NormRatioGrad(dx[0], dx[1], dy, d, ss, 1e-3, 0.7) },
+	}.run(t, rnd)
+	dss := []float32{5}
+	b.NormRatioGrad(nil, dss, []float32{1}, []float32{1}, []float32{0}, 1e-3, 1)
+	if dss[0] != 0 {
+		t.Errorf("the gradient for a zero norm is %v, want 0", dss[0])
+	}
+}
+
 // TestLinearOps checks the ops that are linear, whose gradient is another op (or the op itself, for Dropout).
 func TestLinearOps(t *testing.T) {
 	rnd, b := rand.New(rand.NewPCG(19, 20)), ref.Open()

@@ -22,10 +22,13 @@ func Open() kernels.Backend { return Backend{} }
 // Name returns "ref".
 func (Backend) Name() string { return "ref" }
 
-// ScratchBytes returns what an op takes beside its operands: only the attention ops keep anything, see attention.go.
+// ScratchBytes returns what an op takes beside its operands: only the attention ops and rotations keep anything, see attention.go and cayley.go.
 func (Backend) ScratchBytes(size any) int64 {
-	if s, ok := size.(kernels.Attention); ok {
+	switch s := size.(type) {
+	case kernels.Attention:
 		return 16 * int64(s.TQ) * int64(s.TK)
+	case kernels.Cayley:
+		return 8 * int64(s.N+2) * int64(s.S) * int64(s.S)
 	}
 	return 0
 }
