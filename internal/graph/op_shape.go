@@ -1,4 +1,3 @@
-<<<<<<< internal/graph/op_shape.go
 package graph
 
 import (
@@ -29,6 +28,7 @@ func (g *Graph) Items(x *Node, from, to int) *Node {
 type view struct {
 	offset   int
 	constant bool // no gradient
+	gate     int  // inner of the blocks in which the second operand multiplies the gradient; 0 = no such operand
 }
 
 func (view) name() string                                  { return "view" }
@@ -39,6 +39,9 @@ func (o view) grad(g *Graph, n, dy *Node, want []bool) []*Node {
 		return []*Node{nil}
 	}
 	x := n.in[0]
+	if o.gate > 0 {
+		return []*Node{g.Reshape(g.MulBlocks(dy, n.in[1], o.gate), x.shape...), nil}
+	}
 	if x.Elems() == n.Elems() {
 		return []*Node{g.Reshape(dy, x.shape...)}
 	}
@@ -226,5 +229,3 @@ func (o upsampleGrad) run(b kernels.Backend, out, in [][]float32) {
 }
 
 func (upsampleGrad) grad(*Graph, *Node, *Node, []bool) []*Node { panic("graph: second derivative") }
-=======
->>>>>>> /dev/fd/63
