@@ -166,6 +166,7 @@ var All = []*Algorithm{
 	&Norm,
 	&GLoRA,
 	&DyLoRA,
+	&TLoRA,
 }
 
 // ByName returns the algorithm called name or by one of its aliases.
