@@ -164,6 +164,8 @@ var All = []*Algorithm{
 	&GLoKr,
 	&Full,
 	&Norm,
+	&DiagOFT,
+	&BOFT,
 	&GLoRA,
 	&DyLoRA,
 	&TLoRA,

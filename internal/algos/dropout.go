@@ -86,3 +86,11 @@ func (o Options) maskModule(b *nn.Builder, t Target, change *graph.Node) *graph.
 	}
 	return b.G.MulBlocks(change, b.Input(moduleMaskInput(t), 1), 1)
 }
+
+// dropElements applies rank dropout as Diag-OFT means it: to every element of m by itself, what is kept scaled up.
+func (o Options) dropElements(b *nn.Builder, t Target, m *graph.Node) *graph.Node {
+	if o.RankDropout == 0 {
+		return m
+	}
+	return b.G.Dropout(m, b.Input(SeedInput, 3), salt(t), float32(o.RankDropout))
+}
