@@ -153,7 +153,7 @@ func (l *glokr) Change(b *nn.Builder, w *graph.Node) *graph.Node {
 func (l *glokr) Forward(b *nn.Builder, layer *nn.Layer, x *graph.Node, extra nn.Extra) *graph.Node {
 	g := b.G
 	apart := layer.Result != nil || l.options.RankDropout > 0 || l.options.NeuronDropout > 0
-	if l.options.NeuronDropout == 0 && !l.options.byFactors(l.target, rows(layer, x), l.work(layer, x, apart), weightWork(l.target)) {
+	if l.options.NeuronDropout == 0 && !l.options.byFactors(l.target, rows(layer, x), l.work(layer, x, apart), weightWork(layer, x)) {
 		return l.throughWeight(b, layer, x, extra, l)
 	}
 	a, bw := l.small(b, l.a, l.scaleA), l.small(b, l.b, l.scaleB)

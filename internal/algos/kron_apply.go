@@ -30,27 +30,32 @@ func (k *kron) stages(spatial bool) []kronStage {
 	return []kronStage{{k.n, k.rank, spatial}, {k.rank, k.k, false}}
 }
 
-// place returns the stage before which W1 is applied (len(stages): after the last) and the multiply-adds of one application, with in and out the pixels or
-// rows of input and result.
+// place returns the stage before which W1 is applied (len(stages): after the last) and what one application costs, with in and out the pixels or rows of
+// input and result.
 func (k *kron) place(stages []kronStage, in, out int) (at int, work float64) {
 	for pos := range len(stages) + 1 {
 		groups, width, rows := k.m, k.n, in
 		var sum float64
 		for i := range len(stages) + 1 {
+			spatial := i < len(stages) && stages[i].conv || i > 0 && stages[i-1].conv // as images: few large pieces
 			if i == pos {
-				sum += mixCost * float64(k.l*k.m*width) * float64(rows)
+				sum += float64(k.l*k.m*width) * float64(rows)
+				if !spatial {
+					sum += mixRow * float64(rows)
+				}
 				groups = k.l
 			}
 			if i == len(stages) {
 				break
 			}
 			s := stages[i]
-			area := 1
 			if s.conv {
-				rows, area = out, k.pixels()
-				sum += moveCost * float64(in*groups*s.in+out*groups*s.out)
+				sum += moveGroup * float64((in+out)*groups)
+				rows = out
+				sum += (convPixel + float64(s.in*s.out*k.pixels())) * float64(groups*rows)
+			} else {
+				sum += narrow(s.in, s.out) * float64(groups*s.in*s.out) * float64(rows)
 			}
-			sum += narrow(s.in*area, s.out) * float64(groups*s.in*s.out*area) * float64(rows)
 			width = s.out
 		}
 		if pos == 0 || sum < work {

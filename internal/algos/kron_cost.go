@@ -6,17 +6,17 @@ import (
 	"lycoris/internal/tensor"
 )
 
-// What the steps of kron.apply cost beside one multiply-add of a large product, measured by BenchmarkForms.
+// What the steps of kron.apply cost, in multiply-adds of a large product (some 35 a nanosecond on a Zen 3 core with AVX2): measured op by op on the CPU
+// backend, checked by BenchmarkForms. Small matrices cost by the piece rather than by the multiply-add.
 const (
-	mixCost   = 2.0 // a multiply-add across groups
-	moveCost  = 8.0 // an element moved from rows to images or back
-	buildCost = 60  // an element of a change made, and of its gradient taken apart
+	mixRow    = 6000 // W1 on the groups of one row, beside its multiply-adds
+	convPixel = 5000 // a convolution at one pixel of one group's image, beside its multiply-adds
+	moveGroup = 500  // one group of one pixel moved from rows to images or back
+	buildCost = 170  // an element of a weight's change: made twice, and its gradient taken apart
 )
 
 // narrow returns the cost of a multiply-add of a product with in and out columns.
-func narrow(in, out int) float64 {
-	return 1 + 16/float64(in) + 16/float64(out)
-}
+func narrow(in, out int) float64 { return 1 + 10/float64(in) + 10/float64(out) }
 
 // work returns the cost of forward and gradient by the factors for a layer on x.
 func (k *kron) work(l *nn.Layer, x *graph.Node) float64 {
@@ -25,8 +25,16 @@ func (k *kron) work(l *nn.Layer, x *graph.Node) float64 {
 	return 3 * once
 }
 
-// weightWork returns the cost of making a weight's change and of its gradient.
-func weightWork(t Target) float64 { return buildCost * float64(tensor.Elems(t.Shape)) }
+// weightWork returns the cost of making a weight's change and of its gradient, and of a convolution's two products without the short cut that frozen kernels
+// have (Winograd's).
+func weightWork(l *nn.Layer, x *graph.Node) float64 {
+	size := float64(tensor.Elems(l.W.Shape))
+	work := buildCost * size
+	if l.IsConv && size > float64(l.W.Shape[0]*l.W.Shape[1]) {
+		work += float64(rows(l, x)) * size
+	}
+	return work
+}
 
 // work returns the cost of forward and gradient by the factors for a layer on x; apart says that A·x takes a second product with the frozen weight.
 func (l *glokr) work(layer *nn.Layer, x *graph.Node, apart bool) float64 {
