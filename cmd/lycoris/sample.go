@@ -16,6 +16,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"lycoris/internal/adapter"
 	"lycoris/internal/algos"
 	"lycoris/internal/checkpoint"
 	"lycoris/internal/config"
@@ -285,7 +286,7 @@ func (s *studio) addAdapter(text string) error {
 	if err != nil {
 		return err
 	}
-	hash, err := hashFile(path)
+	hash, err := hashFile(adapter.TensorsFile(path))
 	if err != nil {
 		return err
 	}

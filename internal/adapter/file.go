@@ -28,6 +28,7 @@ type File struct {
 	Extra    []string          // tensors that belong to no module and are left alone: embeddings of a bundle
 	NoAlpha  int               // modules without alpha: their scale is 1
 	file     *tensor.File
+	peft     *peftConfig // nil but for peft's folders
 }
 
 // Module is the tensors of one layer.
@@ -35,19 +36,24 @@ type Module struct {
 	Target    *Target
 	Algorithm string            // of the key set that fits
 	keys      map[string]string // suffix to the tensor's name in the file
-	alpha     float64           // from metadata, where hasAlpha
+	alpha     float64           // from metadata or peft's configuration, where hasAlpha
 	hasAlpha  bool
+	whole     float64 // what lokr_w1 is multiplied by; 0 = 1
 	file      *tensor.File
 }
 
 // Open opens an adapter for a model with the table and checks, from its header alone, that every tensor belongs to a layer, is complete and
-// is of one of the algorithms. A file for another family is refused with a sentence that says which.
+// is of one of the algorithms. A file for another family is refused with a sentence that says which. A folder that peft wrote is an adapter too.
 func Open(path string, table *Table, sets []KeySet) (*File, error) {
-	tf, err := tensor.OpenFile(path)
+	peft, err := readPeft(path)
 	if err != nil {
 		return nil, err
 	}
-	f := &File{Path: path, Metadata: tf.Metadata(), file: tf}
+	tf, err := tensor.OpenFile(TensorsFile(path))
+	if err != nil {
+		return nil, err
+	}
+	f := &File{Path: path, Metadata: tf.Metadata(), file: tf, peft: peft}
 	if err := f.read(table, sets); err != nil {
 		tf.Close()
 		return nil, err
@@ -199,8 +205,14 @@ func (f *File) checkPairs() error {
 	return nil
 }
 
-// alphas counts the modules without alpha, after taking it from diffusers' metadata where that has it.
+// alphas counts the modules without alpha, after taking it from peft's configuration or diffusers' metadata where these have it.
 func (f *File) alphas() {
+	if f.peft != nil {
+		for _, m := range f.Modules {
+			f.peft.apply(m)
+		}
+		return
+	}
 	var meta map[string]any
 	json.Unmarshal([]byte(f.Metadata["lora_adapter_metadata"]), &meta) // absent or of another form: no alphas from there
 	for _, m := range f.Modules {
@@ -249,7 +261,8 @@ func (m *Module) Shape(suffix string) []int {
 	return info.Shape
 }
 
-// Tensors reads the module's tensors by suffix. NaN and infinite values are refused. An alpha that only the metadata know is among them.
+// Tensors reads the module's tensors by suffix. NaN and infinite values are refused. An alpha that only the metadata or peft's configuration know is
+// among them.
 func (m *Module) Tensors() (map[string]tensor.Tensor, error) {
 	all := make(map[string]tensor.Tensor, len(m.keys))
 	for suffix, key := range m.keys {
@@ -260,6 +273,12 @@ func (m *Module) Tensors() (map[string]tensor.Tensor, error) {
 		if n, first := t.NonFinite(); n > 0 {
 			return nil, fault.BadInput(m.file.Path(), "tensor %q holds %d NaN or infinite values, the first at index %d", key, n, first).
 				Advise("the adapter is broken: its training diverged")
+		}
+		switch {
+		case suffix == "lokr_w1" && m.whole != 0:
+			t = scaled(t, m.whole)
+		case suffix == "dora_scale" && strings.Contains(key, ".lora_magnitude_vector"):
+			t = magnitudes(t, m.Target.Module.Shape)
 		}
 		all[suffix] = t
 	}

@@ -120,6 +120,10 @@ var dottedSuffixes = []struct{ ends, suffix string }{
 	{".lora_linear_layer.down.weight", "lora_down.weight"}, {".lora_linear_layer.up.weight", "lora_up.weight"},
 	{"_lora.down.weight", "lora_down.weight"}, {"_lora.up.weight", "lora_up.weight"},
 	{".lora_down.weight", "lora_down.weight"}, {".lora_up.weight", "lora_up.weight"}, {".lora_mid.weight", "lora_mid.weight"},
+	{".lora_magnitude_vector", "dora_scale"}, {".lora_magnitude_vector.weight", "dora_scale"}, {".lora_magnitude_vector.default.weight", "dora_scale"},
+	{".hada_w1_a", "hada_w1_a"}, {".hada_w1_b", "hada_w1_b"}, {".hada_w2_a", "hada_w2_a"}, {".hada_w2_b", "hada_w2_b"}, {".hada_t1", "hada_t1"}, {".hada_t2", "hada_t2"},
+	{".lokr_w1", "lokr_w1"}, {".lokr_w1_a", "lokr_w1_a"}, {".lokr_w1_b", "lokr_w1_b"}, {".lokr_w2", "lokr_w2"}, {".lokr_w2_a", "lokr_w2_a"}, {".lokr_w2_b", "lokr_w2_b"},
+	{".lokr_t2", "lokr_t2"},
 	{".alpha", "alpha"}, {".dora_scale", "dora_scale"},
 }
 

@@ -16,7 +16,7 @@ import tempfile
 from common import GOLDEN, read, relative
 
 HERE = pathlib.Path(__file__).parent
-SCRIPTS = ("models.py", "tokens.py", "training.py", "lycoris_file.py", "lycoris_algos.py", "replay_cases.py")
+SCRIPTS = ("models.py", "tokens.py", "training.py", "lycoris_file.py", "lycoris_algos.py", "replay_cases.py", "peft_folders.py")
 GIVEN = ("latents", "noise", "timesteps", "context", "input_ids", "image", "raw_latents", "g", "g_decoded")  # names of inputs
 
 
