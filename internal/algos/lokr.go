@@ -110,7 +110,7 @@ func (l *lokr) Start(weight []float32) error { return l.dora.start(weight) }
 
 // Forward emits base(x) + μ·s·σ·(W1⊗W2)·x: never the Kronecker product, never a full weight gradient.
 func (l *lokr) Forward(b *nn.Builder, layer *nn.Layer, x *graph.Node, extra nn.Extra) *graph.Node {
-	if !l.options.byFactors(l.target, rows(layer, x), l.work(layer, x), weightWork(layer, x)) {
+	if l.dora != nil || !l.options.byFactors(l.target, rows(layer, x), l.work(layer, x), weightWork(layer, x)) {
 		return l.throughWeight(b, layer, x, extra, l)
 	}
 	base := layer.Base(b.G, x, extra)

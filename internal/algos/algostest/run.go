@@ -150,6 +150,12 @@ func (c check) fresh(t testing.TB, o algos.Options) algos.Adapter {
 func (c check) trained(t testing.TB, o algos.Options) algos.Adapter {
 	t.Helper()
 	a := c.fresh(t, o)
+	Move(a)
+	return a
+}
+
+// Move changes everything that a trains at random, the same way each time.
+func Move(a algos.Adapter) {
 	r := rand.New(rand.NewPCG(7, 7))
 	for _, f := range a.Factors() {
 		if f.Frozen {
@@ -162,7 +168,6 @@ func (c check) trained(t testing.TB, o algos.Options) algos.Adapter {
 			f.Host[0] += 0.8 // a scalar near 0 would leave nothing to measure
 		}
 	}
-	return a
 }
 
 func (c check) with(change func(*algos.Options)) algos.Options {
