@@ -1,6 +1,10 @@
 package algos
 
 import (
+	"runtime"
+
+	"golang.org/x/sync/errgroup"
+
 	"lycoris/internal/kernels"
 	"lycoris/internal/nn"
 	"lycoris/internal/tensor"
@@ -82,23 +86,36 @@ func slabFloats(factors []*Factor) int {
 // aligned rounds up to a cache line of float32.
 func aligned(n int) int { return (n + 15) / 16 * 16 }
 
-// Start gives adapters whose first values depend on the frozen weights what they need, layer by layer; read returns the weight of a layer. [Network.Push]
-// brings the values to the backend, if Allocate came before.
-func (n *Network) Start(read func(t Target) ([]float32, error)) error {
+// Starters returns the adapters whose first values are still to come from the frozen weights.
+func (n *Network) Starters() []Adapter {
+	var all []Adapter
 	for _, a := range n.Adapters {
-		s, ok := a.(Starter)
-		if w, can := a.(interface{ starts() bool }); !ok || can && !w.starts() {
-			continue
-		}
-		w, err := read(a.Target())
-		if err != nil {
-			return err
-		}
-		if err := s.Start(w); err != nil {
-			return err
+		_, ok := a.(Starter)
+		if w, can := a.(interface{ starts() bool }); ok && (!can || w.starts()) {
+			all = append(all, a)
 		}
 	}
-	return nil
+	return all
+}
+
+// Start gives the adapters of [Network.Starters] what they need, several at a time; read returns the weight of a layer and is called for one layer after the
+// other, done after each. [Network.Push] brings the values to the backend, if Allocate came before.
+func (n *Network) Start(read func(t Target) ([]float32, error), done func()) error {
+	var group errgroup.Group
+	group.SetLimit(runtime.GOMAXPROCS(0))
+	for _, a := range n.Starters() {
+		w, err := read(a.Target())
+		if err != nil {
+			group.Wait()
+			return err
+		}
+		group.Go(func() error {
+			err := a.(Starter).Start(w)
+			done()
+			return err
+		})
+	}
+	return group.Wait()
 }
 
 // Allocate gives all factors memory in b, values in one slab and gradients in another, and uploads the initial values.

@@ -118,7 +118,9 @@ func (l *tlora) Start(weight []float32) error {
 }
 
 // loaded reports whether the trained factors have values: a singular value is never 0.
-func (l *tlora) loaded() bool { return slices.ContainsFunc(l.lambda.Host, func(v float32) bool { return v != 0 }) }
+func (l *tlora) loaded() bool {
+	return slices.ContainsFunc(l.lambda.Host, func(v float32) bool { return v != 0 })
+}
 
 func loadTLoRA(t Target, tensors map[string]tensor.Tensor, o Options) (Adapter, error) {
 	if t.HasWindow() {

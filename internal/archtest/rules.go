@@ -79,6 +79,7 @@ var homes = []home{
 	{"gorgonia.org/cu", []string{"internal/kernels/cuda"}, "the only package that needs CUDA's headers, behind the build tag cuda"},
 	{"golang.org/x/image", []string{"internal/dataset"}, "pictures are decoded behind one limit on their size"},
 	{"golang.org/x/text", []string{"internal/textencoder/tokenizer"}, "CLIP's tokenizer needs Unicode's tables"},
+	{"golang.org/x/sync", []string{"internal/algos"}, "layers start side by side"},
 	{"golang.org/x/sys", []string{"cmd/lycoris", "internal/runs", "internal/tensor"}, "signals, locks and free space of a disk"},
 	{"github.com/rogpeppe/go-internal/testscript", []string{"cmd/lycoris"}, "scripts test the command line as users see it"},
 }

@@ -3,6 +3,7 @@ package train
 import (
 	"fmt"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -56,10 +57,22 @@ func (t *trainer) metadata() (adapter.Metadata, error) {
 		m.ConvDim, m.ConvAlpha = c.ConvDim, c.ConvAlpha
 	}
 	m.NetworkArgs = map[string]string{}
-	for key, on := range map[string]bool{"use_tucker": c.Tucker, "use_scalar": c.UseScalar, "rs_lora": c.RSLora} {
+	for key, on := range map[string]bool{"use_tucker": c.Tucker, "use_scalar": c.UseScalar, "rs_lora": c.RSLora, "rescaled": c.Rescaled, "decompose_both": c.DecomposeBoth,
+		"full_matrix": c.FullMatrix, "unbalanced_factorization": c.Unbalanced, "train_norm": c.TrainNorm, "dora_wd": c.DoRA != "none"} {
 		if on {
 			m.NetworkArgs[key] = "True"
 		}
+	}
+	if c.DoRA != "none" {
+		m.NetworkArgs["wd_on_output"] = map[bool]string{true: "True", false: "False"}[c.DoRA == "out"]
+	}
+	switch c.Algo {
+	case "lokr", "glokr":
+		m.NetworkArgs["factor"] = strconv.Itoa(c.Factor)
+	case "dylora":
+		m.NetworkArgs["block_size"] = strconv.Itoa(c.BlockSize)
+	case "diag-oft", "boft":
+		m.NetworkArgs["constraint"] = fmt.Sprint(c.Constraint)
 	}
 	for key, p := range map[string]float64{"rank_dropout": c.Dropout.Rank, "module_dropout": c.Dropout.Module, "dropout": c.Dropout.Neuron} {
 		if p > 0 {

@@ -5,11 +5,17 @@ import (
 
 	"lycoris/internal/algos"
 	"lycoris/internal/arch"
+	"lycoris/internal/ui"
 )
 
 // startAdapters gives new adapters what their first values need of the frozen weights, one weight at a time.
 func (t *trainer) startAdapters() error {
-	if err := t.network.Start(t.frozen); err != nil {
+	waiting := len(t.network.Starters())
+	if waiting == 0 {
+		return nil
+	}
+	t.progress.Phase(ui.StartAdapters, waiting)
+	if err := t.network.Start(t.frozen, func() { t.progress.Add(1) }); err != nil {
 		return err
 	}
 	t.network.Push(t.backend)

@@ -8,13 +8,14 @@ import (
 
 // The phases of a run.
 const (
-	ReadModel    = "read model"
-	ScanPictures = "scan pictures"
-	CacheLatents = "cache latents"
-	CacheText    = "cache text"
-	Train        = "train"
-	Sample       = "sample"
-	Save         = "save"
+	ReadModel     = "read model"
+	ScanPictures  = "scan pictures"
+	CacheLatents  = "cache latents"
+	CacheText     = "cache text"
+	StartAdapters = "start adapters" // first values from the frozen weights
+	Train         = "train"
+	Sample        = "sample"
+	Save          = "save"
 )
 
 // Progress shows where a run is. Its methods never block and may be called from several goroutines.
