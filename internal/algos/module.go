@@ -82,11 +82,7 @@ func product(b *nn.Builder, l *nn.Layer, x, w, bias *graph.Node, extra nn.Extra)
 		return g.ConvFree(x, w, bias, extra.PerItem, extra.Add, l.Conv)
 	}
 	g.Transient(func() { w = g.Reshape(w, o, i) })
-	y := g.MatMul(x, w, graph.MatMulOptions{TransB: true, Add: extra.Add})
-	if bias != nil {
-		y = g.AddBlocks(y, bias, 1)
-	}
-	return y
+	return g.MatMul(x, w, graph.MatMulOptions{TransB: true, Add: extra.Add, Bias: bias})
 }
 
 // rows returns the rows of the layer's product: tokens, or output pixels.

@@ -241,6 +241,18 @@ func TestGradientOfAdapterOps(t *testing.T) {
 			x, y := w.param(2, 3), w.param(1, 3)
 			return w.g.Mul(w.g.ConcatRows(x, y, w.g.Items(x, 1, 2)), w.g.ConcatRows(y, w.param(3, 3)))
 		}},
+		{"BlockMatMul", func(w *world) *Node {
+			return w.g.BlockMatMul(w.g.BlockMatMul(w.param(3, 2, 6), w.param(3, 2, 4), false), w.param(3, 5, 4), true)
+		}},
+		{"MatMul with bias", func(w *world) *Node {
+			return w.g.MatMul(w.param(2, 3, 4), w.param(5, 4), MatMulOptions{TransB: true, Alpha: 0.5, Bias: w.param(5), Add: w.param(2, 3, 5)})
+		}},
+		{"BatchMatMul by a shared matrix from the left", func(w *world) *Node {
+			return w.g.BatchMatMul(w.param(2, 4), w.g.BatchMatMul(w.param(3, 4), w.param(5, 3, 6), MatMulOptions{TransA: true}), MatMulOptions{Alpha: 0.5})
+		}},
+		{"BatchMatMul by a shared matrix from the right", func(w *world) *Node {
+			return w.g.BatchMatMul(w.g.BatchMatMul(w.param(5, 3, 6), w.param(6, 4), MatMulOptions{}), w.param(3, 2), MatMulOptions{TransA: true, Add: w.param(5, 4, 2)})
+		}},
 		{"Items", func(w *world) *Node {
 			x := w.param(4, 3)
 			return w.g.Mul(w.g.Items(x, 0, 3), w.g.Items(x, 1, 4))

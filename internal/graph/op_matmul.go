@@ -11,6 +11,7 @@ type MatMulOptions struct {
 	TransA, TransB bool
 	Alpha          float32
 	Add            *Node // like the result; may be nil
+	Bias           *Node // [N], added to every row; may be nil
 }
 
 func (o MatMulOptions) alpha() float32 {
@@ -36,10 +37,11 @@ func (g *Graph) MatMul(a, b *Node, opt MatMulOptions) *Node {
 	must(k == kb, "matmul %v · %v (transposed %v %v)", a.shape, b.shape, opt.TransA, opt.TransB)
 	shape[len(shape)-1] = n
 	s := kernels.MatMul{Batch: 1, M: m, N: n, K: k, TransA: opt.TransA, TransB: opt.TransB, StrideA: m * k, StrideB: k * n, Alpha: opt.alpha()}
-	return g.matmul(a, b, opt.Add, s, shape)
+	return g.matmul(a, b, opt, s, shape)
 }
 
-// BatchMatMul is [Graph.MatMul] for each item of the first axis: a [B,·,·] and b [B,·,·]; an operand with two axes serves every item.
+// BatchMatMul is [Graph.MatMul] for each item of the first axis: a [B,·,·] and b [B,·,·]; an operand with two axes serves every item, and its gradient is
+// summed over them as it is computed.
 func (g *Graph) BatchMatMul(a, b *Node, opt MatMulOptions) *Node {
 	matrix := func(n *Node) (batch, rows, cols int) {
 		s := n.shape
@@ -67,14 +69,17 @@ func (g *Graph) BatchMatMul(a, b *Node, opt MatMulOptions) *Node {
 	}
 	must(k == kb, "batched matmul %v · %v (transposed %v %v)", a.shape, b.shape, opt.TransA, opt.TransB)
 	s.M, s.N, s.K = m, n, k
-	return g.matmul(a, b, opt.Add, s, []int{s.Batch, m, n})
+	shape := []int{s.Batch, m, n}
+	if bb == 0 && !opt.TransA { // one product of all rows
+		s.M, s.Batch = s.M*s.Batch, 1
+	}
+	return g.matmul(a, b, opt, s, shape)
 }
 
-func (g *Graph) matmul(a, b, add *Node, s kernels.MatMul, shape []int) *Node {
-	if add != nil {
-		must(add.Elems() == s.Batch*s.M*s.N, "matmul: add %v to %v", add.shape, shape)
-	}
-	return g.add(matmul{s}, shape, a, b, add)
+func (g *Graph) matmul(a, b *Node, opt MatMulOptions, s kernels.MatMul, shape []int) *Node {
+	must(opt.Add == nil || opt.Add.Elems() == s.Batch*s.M*s.N, "matmul to %v: wrong size to add", shape)
+	must(opt.Bias == nil || opt.Bias.Elems() == s.N, "matmul to %v: wrong size of bias", shape)
+	return g.add(matmul{s}, shape, a, b, opt.Add, opt.Bias)
 }
 
 type matmul struct{ s kernels.MatMul }
@@ -85,20 +90,17 @@ func (matmul) addSlot() int   { return 2 }
 func (o matmul) size() any    { return o.s }
 
 func (o matmul) run(b kernels.Backend, out, in [][]float32) {
-	b.MatMul(out[0], in[0], in[1], in[2], o.s)
+	b.MatMul(out[0], in[0], in[1], kernels.Epilogue{Add: in[2], Bias: in[3]}, o.s)
 }
 
 // grad: with C = α·op(A)·op(B), dop(A) = α·dC·op(B)ᵀ and dop(B) = α·op(A)ᵀ·dC; the operands are ordered so that each result comes out as it is stored.
 func (o matmul) grad(g *Graph, n, dy *Node, want []bool) []*Node {
 	s, a, b := o.s, n.in[0], n.in[1]
-	d := make([]*Node, 3)
-	product := func(x, y *Node, transX, transY bool, m, nn, k, strideX, strideY int, like *Node, broadcast bool) *Node {
+	d := make([]*Node, 4)
+	product := func(x, y *Node, transX, transY bool, m, nn, k, strideX, strideY int, like *Node, shared bool) *Node {
 		ms := kernels.MatMul{Batch: s.Batch, M: m, N: nn, K: k, TransA: transX, TransB: transY, StrideA: strideX, StrideB: strideY, Alpha: s.Alpha}
-		if !broadcast || s.Batch == 1 {
-			return g.add(matmul{ms}, like.shape, x, y, nil)
-		}
-		each := g.add(matmul{ms}, []int{s.Batch, m, nn}, x, y, nil)
-		return g.SumBlocks(each, nil, like.shape, 1)
+		ms.Sum = shared && s.Batch > 1
+		return g.add(matmul{ms}, like.shape, x, y, nil, nil)
 	}
 	dyStride := s.M * s.N
 	if want[1] {
@@ -118,5 +120,58 @@ func (o matmul) grad(g *Graph, n, dy *Node, want []bool) []*Node {
 	if want[2] {
 		d[2] = g.Reshape(dy, n.in[2].shape...)
 	}
+	if want[3] {
+		d[3] = g.SumBlocks(dy, nil, n.in[3].shape, 1)
+	}
 	return d
 }
+
+// BlockMatMul multiplies each block of columns of x [...,N·S] by a matrix of its own: y[...,k,:] = x[...,k,:]·r[k], r [N,S,T], or ·r[k]ᵀ with trans,
+// r [N,T,S]. The result is [...,N·T].
+func (g *Graph) BlockMatMul(x, r *Node, trans bool) *Node {
+	must(len(r.shape) == 3, "block matmul by %v", r.shape)
+	s := kernels.BlockMatMul{M: x.rows(), N: r.shape[0], S: r.shape[1], T: r.shape[2], Trans: trans}
+	if trans {
+		s.S, s.T = s.T, s.S
+	}
+	must(x.Last() == s.N*s.S, "block matmul %v · %v (transposed %v)", x.shape, r.shape, trans)
+	return g.add(blockMatMul{s}, withLast(x.shape, s.N*s.T), x, r, nil)
+}
+
+type blockMatMul struct{ s kernels.BlockMatMul }
+
+func (blockMatMul) name() string   { return "block matmul" }
+func (blockMatMul) inPlace() []int { return []int{2} }
+func (blockMatMul) addSlot() int   { return 2 }
+func (o blockMatMul) size() any    { return o.s }
+
+func (o blockMatMul) run(b kernels.Backend, out, in [][]float32) {
+	b.BlockMatMul(out[0], in[0], in[1], in[2], o.s)
+}
+
+func (o blockMatMul) grad(g *Graph, n, dy *Node, want []bool) []*Node {
+	s, x, r := o.s, n.in[0], n.in[1]
+	d := make([]*Node, 3)
+	if want[1] {
+		d[1] = g.add(blockMatMulGrad(o), r.shape, dy, x)
+	}
+	if want[0] {
+		back := blockMatMul{kernels.BlockMatMul{M: s.M, N: s.N, S: s.T, T: s.S, Trans: !s.Trans}}
+		d[0] = g.add(back, x.shape, dy, r, nil)
+	}
+	if want[2] {
+		d[2] = g.Reshape(dy, n.in[2].shape...)
+	}
+	return d
+}
+
+type blockMatMulGrad struct{ s kernels.BlockMatMul }
+
+func (blockMatMulGrad) name() string { return "block matmul gradient" }
+func (o blockMatMulGrad) size() any  { return o.s }
+
+func (o blockMatMulGrad) run(b kernels.Backend, out, in [][]float32) {
+	b.BlockMatMulGrad(out[0], in[0], in[1], o.s)
+}
+
+func (blockMatMulGrad) grad(*Graph, *Node, *Node, []bool) []*Node { panic("graph: second derivative") }

@@ -45,7 +45,8 @@ func (c Conv) Rows() int { return c.N * c.OH * c.OW }
 // FreeConv is a [Conv] whose kernel is not frozen, for [Backend.ScratchBytes] of ConvFree and its gradients.
 type FreeConv Conv
 
-// MatMul gives the sizes of c[b] = alpha·op(a[b])·op(b[b]) (+ add), all row-major, op(a) [M,K] and op(b) [K,N].
+// MatMul gives the sizes of c[b] = alpha·op(a[b])·op(b[b]) + epilogue, all row-major, op(a) [M,K] and op(b) [K,N]. With Sum, the products of all items are
+// added: c [M,N] = alpha·Σ op(a[b])·op(b[b]) + epilogue.
 type MatMul struct {
 	Batch          int // 1 or more
 	M, N, K        int
@@ -53,6 +54,13 @@ type MatMul struct {
 	StrideA        int     // elements from one item of a to the next; 0 = the same for every item
 	StrideB        int     // same for b
 	Alpha          float32 // 1 for a plain product
+	Sum            bool    // one result: the gradient of an operand that every item shares
+}
+
+// BlockMatMul gives the sizes of a product with a block-diagonal matrix: x [M,N·S] times N blocks r [N,S,T], or transposed r [N,T,S], is [M,N·T].
+type BlockMatMul struct {
+	M, N, S, T int
+	Trans      bool // block k is r[k]ᵀ
 }
 
 // Attention gives the sizes of softmax(scale·q·kᵀ)·v per head. q and out are [N,TQ,Heads·D], k and v [N,TK,Heads·D]; head h is the column
@@ -136,8 +144,12 @@ type Backend interface {
 	ConvFreeGrad(dx, dy, w []float32, c Conv, add []float32)
 	ConvWeightGrad(dw, dy, x []float32, c Conv)
 
-	// MatMul: c = alpha·op(a)·op(b) + add.
-	MatMul(c, a, b, add []float32, s MatMul)
+	// MatMul: c = alpha·op(a)·op(b) + epilogue. PerItem only for one item or a sum, whose rows are then M/n each.
+	MatMul(c, a, b []float32, e Epilogue, s MatMul)
+	// BlockMatMul: y[m,k,:] = x[m,k,:]·r[k] + add for each block k of columns. BlockMatMulGrad: dr[k] = x[:,k,:]ᵀ·dy[:,k,:], transposed like r. The gradient
+	// with respect to x is BlockMatMul with S and T exchanged and Trans turned over.
+	BlockMatMul(y, x, r, add []float32, s BlockMatMul)
+	BlockMatMulGrad(dr, dy, x []float32, s BlockMatMul)
 
 	// GroupNorm writes y and stats [N,Groups,2] (mean, 1/deviation). gamma and beta are [C].
 	GroupNorm(y, stats, x, gamma, beta []float32, s GroupNorm)

@@ -66,7 +66,7 @@ func BenchmarkMatMul(b *testing.B) {
 				e := bench(b, Options{})
 				x, y, c := values(b, 1, s.M*s.K), values(b, 2, s.N*s.K), values(b, 3, s.M*s.N)
 				for b.Loop() {
-					e.MatMul(c, x, y, nil, s)
+					e.MatMul(c, x, y, kernels.Epilogue{}, s)
 				}
 				rate(b, 2*float64(s.M)*float64(s.N)*float64(s.K))
 			})

@@ -16,8 +16,8 @@ void lyc_linear_grad(const lyc_cpu *e, float *dx, const float *dy, lyc_weight w,
 
 lyc_bytes lyc_linear_scratch(const lyc_cpu *e) { return e->kernels->gemm->linear_scratch(); }
 
-void lyc_matmul(const lyc_cpu *e, float *c, const float *a, const float *b, const float *add, lyc_matmul_size s) {
-    e->kernels->gemm->matmul(e, c, a, b, add, s);
+void lyc_matmul(const lyc_cpu *e, float *c, const float *a, const float *b, lyc_epilogue ep, lyc_matmul_size s) {
+    e->kernels->gemm->matmul(e, c, a, b, ep, s);
 }
 
 lyc_bytes lyc_matmul_scratch(const lyc_cpu *e, lyc_matmul_size s) { return e->kernels->gemm->matmul_scratch(s); }

@@ -45,23 +45,66 @@ func (b *Backend) LinearGrad(dx, dy []float32, w kernels.Weight, m int, add []fl
 	C.lyc_linear_grad(b.c, ptr(dx), ptr(dy), v.c, C.int64_t(m), ptr(add))
 }
 
-// MatMul writes c[b] = alpha·op(a[b])·op(b[b]) + add (kernels.MatMul has the layouts); add may be c.
-func (b *Backend) MatMul(c, x, y, add []float32, s kernels.MatMul) {
-	mustLen("MatMul", "c", c, s.Batch*s.M*s.N)
+// MatMul writes c[b] = alpha·op(a[b])·op(b[b]) + epilogue (kernels.MatMul has the layouts); e.Add may be c.
+func (b *Backend) MatMul(c, x, y []float32, e kernels.Epilogue, s kernels.MatMul) {
+	rows := s.M
+	if !s.Sum {
+		rows *= s.Batch
+	}
+	mustLen("MatMul", "c", c, rows*s.N)
 	mustHold("MatMul", "a", x, (s.Batch-1)*s.StrideA+s.M*s.K)
 	mustHold("MatMul", "b", y, (s.Batch-1)*s.StrideB+s.K*s.N)
-	mustLenOrNil("MatMul", "add", add, len(c))
+	if len(e.PerItem) > 0 && rows != s.M {
+		panic(fmt.Sprintf("cpu: MatMul: PerItem for %d items", s.Batch))
+	}
 	if len(c) == 0 {
 		return
 	}
+	ep := epilogue("MatMul", e, rows, s.N)
+	if len(e.PerItem) == 0 {
+		ep.item_rows = C.int64_t(s.M)
+	}
 	size := matmulSize(s)
 	b.reserveBytes(C.lyc_matmul_scratch(b.c, size))
-	C.lyc_matmul(b.c, ptr(c), ptr(x), ptr(y), ptr(add), size)
+	C.lyc_matmul(b.c, ptr(c), ptr(x), ptr(y), ep, size)
 }
 
 func matmulSize(s kernels.MatMul) C.lyc_matmul_size {
-	return C.lyc_matmul_size{batch: C.int64_t(s.Batch), m: C.int64_t(s.M), n: C.int64_t(s.N), k: C.int64_t(s.K),
-		stride_a: C.int64_t(s.StrideA), stride_b: C.int64_t(s.StrideB), trans_a: flag(s.TransA), trans_b: flag(s.TransB), alpha: C.float(s.Alpha)}
+	return C.lyc_matmul_size{batch: C.int64_t(s.Batch), m: C.int64_t(s.M), n: C.int64_t(s.N), k: C.int64_t(s.K), stride_a: C.int64_t(s.StrideA),
+		stride_b: C.int64_t(s.StrideB), trans_a: flag(s.TransA), trans_b: flag(s.TransB), sum: flag(s.Sum), alpha: C.float(s.Alpha)}
+}
+
+// BlockMatMul writes y [M,N·T] = x [M,N·S] times the blocks of r + add; add may be y.
+func (b *Backend) BlockMatMul(y, x, r, add []float32, s kernels.BlockMatMul) {
+	mustBlockMatMul("BlockMatMul", y, x, r, s)
+	mustLenOrNil("BlockMatMul", "add", add, len(y))
+	if len(y) == 0 {
+		return
+	}
+	size := blockMatSize(s)
+	b.reserveBytes(C.lyc_blockmat_scratch(b.c, size))
+	C.lyc_blockmat(b.c, ptr(y), ptr(x), ptr(r), ptr(add), size)
+}
+
+// BlockMatMulGrad writes dr, the gradient of BlockMatMul with respect to the blocks.
+func (b *Backend) BlockMatMulGrad(dr, dy, x []float32, s kernels.BlockMatMul) {
+	mustBlockMatMul("BlockMatMulGrad", dy, x, dr, s)
+	if len(dr) == 0 {
+		return
+	}
+	size := blockMatSize(s)
+	b.reserveBytes(C.lyc_blockmat_scratch(b.c, size))
+	C.lyc_blockmat_grad(b.c, ptr(dr), ptr(dy), ptr(x), size)
+}
+
+func mustBlockMatMul(op string, y, x, r []float32, s kernels.BlockMatMul) {
+	mustLen(op, "y", y, s.M*s.N*s.T)
+	mustLen(op, "x", x, s.M*s.N*s.S)
+	mustLen(op, "r", r, s.N*s.S*s.T)
+}
+
+func blockMatSize(s kernels.BlockMatMul) C.lyc_blockmat_size {
+	return C.lyc_blockmat_size{m: C.int64_t(s.M), n: C.int64_t(s.N), s: C.int64_t(s.S), t: C.int64_t(s.T), trans: flag(s.Trans)}
 }
 
 // mustHold panics unless x has n elements or more.

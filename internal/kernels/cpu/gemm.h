@@ -29,10 +29,10 @@ typedef struct lyc_epilogue {
     int64_t item_rows;
 } lyc_epilogue;
 
-// c[b] = alpha·op(a[b])·op(b[b]) + add, row-major; op(a) is [m,k], op(b) is [k,n].
+// c[b] = alpha·op(a[b])·op(b[b]) + epilogue, row-major; op(a) is [m,k], op(b) is [k,n]. sum: c [m,n] = alpha·Σ op(a[b])·op(b[b]) + epilogue.
 typedef struct lyc_matmul_size {
     int64_t batch, m, n, k, stride_a, stride_b;
-    int32_t trans_a, trans_b;
+    int32_t trans_a, trans_b, sum;
     float alpha;
 } lyc_matmul_size;
 
@@ -53,7 +53,7 @@ typedef struct lyc_gemm_table {
     // dx [m,in] = dy [m,out]·w + add
     void (*linear_grad)(const struct lyc_cpu *e, float *dx, const float *dy, lyc_weight w, int64_t m, const float *add);
     lyc_bytes (*linear_scratch)(void);
-    void (*matmul)(const struct lyc_cpu *e, float *c, const float *a, const float *b, const float *add, lyc_matmul_size s);
+    void (*matmul)(const struct lyc_cpu *e, float *c, const float *a, const float *b, lyc_epilogue ep, lyc_matmul_size s);
     lyc_bytes (*matmul_scratch)(lyc_matmul_size s);
 } lyc_gemm_table;
 
@@ -63,7 +63,7 @@ void lyc_unpack(const struct lyc_cpu *e, float *dst, lyc_weight w, const float *
 void lyc_linear(const struct lyc_cpu *e, float *y, const float *x, lyc_weight w, int64_t m, lyc_epilogue ep);
 void lyc_linear_grad(const struct lyc_cpu *e, float *dx, const float *dy, lyc_weight w, int64_t m, const float *add);
 lyc_bytes lyc_linear_scratch(const struct lyc_cpu *e);
-void lyc_matmul(const struct lyc_cpu *e, float *c, const float *a, const float *b, const float *add, lyc_matmul_size s);
+void lyc_matmul(const struct lyc_cpu *e, float *c, const float *a, const float *b, lyc_epilogue ep, lyc_matmul_size s);
 lyc_bytes lyc_matmul_scratch(const struct lyc_cpu *e, lyc_matmul_size s);
 
 #endif

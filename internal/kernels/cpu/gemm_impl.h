@@ -266,7 +266,24 @@ typedef struct {
 } pack_job;
 
 typedef uint16_t u16_any __attribute__((aligned(1), may_alias));
-typedef uint32_t u32_any __attribute__((aligned(1), may_alias));
+
+// pack_floats is pack_panels for floats, squares of LYC_VL turned in registers: changed weights are packed in every step.
+static void pack_floats(const pack_job *j, int64_t p) {
+    int64_t width = j->w.in * j->w.taps, n = j->w.out - p * NR;
+    const float *src = (const float *)j->src + p * NR * width;
+    float *dst = (float *)j->w.data + p * NR * width;
+    for (int64_t k = 0; k < width; k += LYC_VL)
+        for (int h = 0; h < NR; h += LYC_VL) {
+            vf r[LYC_VL];
+            int64_t left = width - k < LYC_VL ? width - k : LYC_VL;
+            for (int i = 0; i < LYC_VL; i++) {
+                const float *s = src + (h + i) * width + k;
+                r[i] = h + i >= n ? v_zero() : left == LYC_VL ? v_load(s) : v_load_n(s, left);
+            }
+            v_transpose(r);
+            for (int64_t i = 0; i < left; i++) v_store(dst + (k + i) * NR + h, r[i]);
+        }
+}
 
 // pack_panels turns panels [begin,end): the transpose of each NR rows of the source, 64 columns at a time.
 static void pack_panels(void *arg, int64_t begin, int64_t end, int thread) {
@@ -275,20 +292,18 @@ static void pack_panels(void *arg, int64_t begin, int64_t end, int thread) {
     int64_t width = j->w.in * j->w.taps, size = elem_size(j->w.dtype);
     for (int64_t p = begin; p < end; p++) {
         int64_t n = j->w.out - p * NR < NR ? j->w.out - p * NR : NR;
+        if (size == 4) {
+            pack_floats(j, p);
+            continue;
+        }
         const char *src = j->src + p * NR * width * size;
         char *dst = (char *)j->w.data + p * NR * width * size;
         for (int64_t k0 = 0; k0 < width; k0 += 64) {
             int64_t k1 = k0 + 64 < width ? k0 + 64 : width;
             for (int64_t r = 0; r < NR; r++) {
-                if (size == 2) {
-                    uint16_t *d = (uint16_t *)dst + r;
-                    const u16_any *s = (const u16_any *)src + r * width;
-                    for (int64_t k = k0; k < k1; k++) d[k * NR] = r < n ? s[k] : 0;
-                } else {
-                    uint32_t *d = (uint32_t *)dst + r;
-                    const u32_any *s = (const u32_any *)src + r * width;
-                    for (int64_t k = k0; k < k1; k++) d[k * NR] = r < n ? s[k] : 0;
-                }
+                uint16_t *d = (uint16_t *)dst + r;
+                const u16_any *s = (const u16_any *)src + r * width;
+                for (int64_t k = k0; k < k1; k++) d[k * NR] = r < n ? s[k] : 0;
             }
         }
     }
@@ -299,22 +314,34 @@ static void pack(const lyc_cpu *e, lyc_weight w, const void *src) {
     lyc_parallel(e->pool, (w.out + NR - 1) / NR, 1 + 65536 / (w.in * w.taps * NR), pack_panels, &j);
 }
 
-static void unpack_panels(void *arg, int64_t begin, int64_t end, int thread) {
-    (void)thread;
-    pack_job *j = arg;
-    int64_t width = j->w.in * j->w.taps;
-    float row[NR];
-    for (int64_t p = begin; p < end; p++) {
-        int64_t n = j->w.out - p * NR < NR ? j->w.out - p * NR : NR;
-        for (int64_t k = 0; k < width; k++) {
-            int64_t at = (p * width + k) * NR;
-            for (int h = 0; h < NR; h += LYC_VL) v_store(row + h, load_weight(j->w.data, at + h, j->w.dtype));
-            for (int64_t r = 0; r < n; r++) {
-                int64_t to = (p * NR + r) * width + k;
-                j->dst[to] = j->add ? row[r] + j->add[to] : row[r];
+// unpack_panels turns squares of LYC_VL in registers; a task is a panel.
+LYC_INLINE void unpack_as(const int dtype, const pack_job *j, int64_t p) {
+    int64_t width = j->w.in * j->w.taps, n = j->w.out - p * NR;
+    for (int64_t k = 0; k < width; k += LYC_VL)
+        for (int h = 0; h < NR && h < n; h += LYC_VL) {
+            vf r[LYC_VL];
+            int64_t left = width - k < LYC_VL ? width - k : LYC_VL, rows = n - h < LYC_VL ? n - h : LYC_VL;
+            LYC_UNROLL for (int i = 0; i < LYC_VL; i++)
+                r[i] = i < left ? load_weight(j->w.data, (p * width + k + i) * NR + h, dtype) : v_zero();
+            v_transpose(r);
+            for (int64_t i = 0; i < rows; i++) {
+                int64_t to = (p * NR + h + i) * width + k;
+                if (left == LYC_VL)
+                    v_store(j->dst + to, j->add ? r[i] + v_load(j->add + to) : r[i]);
+                else
+                    v_store_n(j->dst + to, j->add ? r[i] + v_load_n(j->add + to, left) : r[i], left);
             }
         }
-    }
+}
+
+static void unpack_panels(void *arg, int64_t begin, int64_t end, int thread) {
+    (void)thread;
+    const pack_job *j = arg;
+    for (int64_t p = begin; p < end; p++) switch (j->w.dtype) {
+        case LYC_F32: unpack_as(LYC_F32, j, p); break;
+        case LYC_F16: unpack_as(LYC_F16, j, p); break;
+        default: unpack_as(LYC_BF16, j, p);
+        }
 }
 
 static void unpack(const lyc_cpu *e, float *dst, lyc_weight w, const float *add) {
@@ -458,23 +485,89 @@ static void load_a_columns(const gemm_job *g, int64_t b, int64_t m0, int64_t m, 
     }
 }
 
-static void matmul(const lyc_cpu *e, float *c, const float *a, const float *b, const float *add, lyc_matmul_size s) {
-    gemm_job g = {.batch = s.batch, .m = s.m, .n = s.n, .k = s.k, .alpha = s.alpha, .a = a, .a_bs = s.stride_a, .b = b, .b_bs = s.stride_b,
-                  .c = c, .c_bs = s.m * s.n, .ldc = s.n, .ep = {.add = add}};
-    if (s.trans_a) {
-        g.a_rs = 1;
-        g.a_cs = s.m;
-        if (s.n > NR) g.load_a = load_a_columns, g.a_mixed = 1;
-    } else {
-        g.a_rs = s.k;
-        g.a_cs = 1;
+// Sums over items: the inner axis is (item, k), and both operands are gathered item by item.
+static void load_a_items(const gemm_job *g, int64_t b, int64_t m0, int64_t m, int64_t k0, int64_t k, float *dst) {
+    (void)b;
+    const lyc_matmul_size *s = g->with;
+    for (int64_t q = 0; q < k;) {
+        int64_t item = (k0 + q) / s->k, at = (k0 + q) % s->k, n = s->k - at < k - q ? s->k - at : k - q;
+        const float *src = g->a + item * s->stride_a + m0 * g->a_rs + at * g->a_cs;
+        for (int64_t i = 0; i < m; i++) {
+            float *d = dst + i * LDA + q;
+            const float *row = src + i * g->a_rs;
+            if (g->a_cs == 1)
+                for (int64_t j = 0; j < n; j++) d[j] = row[j];
+            else
+                for (int64_t j = 0; j < n; j++) d[j] = row[j * g->a_cs];
+        }
+        q += n;
     }
-    g.load_b = s.trans_b ? load_b_columns : load_b_rows;
+}
+
+static const float *load_b_items(const gemm_job *g, int64_t b, int64_t p, int64_t k0, int64_t k, int64_t m, float *buf, int64_t *bs) {
+    (void)b;
+    const lyc_matmul_size *s = g->with;
+    for (int64_t q = 0; q < k;) {
+        int64_t item = (k0 + q) / s->k, at = (k0 + q) % s->k, n = s->k - at < k - q ? s->k - at : k - q;
+        if (s->trans_b)
+            load_b_columns(g, item, p, at, n, m, buf + q * NR, bs);
+        else
+            load_b_rows(g, item, p, at, n, MR + 1, buf + q * NR, bs); // more than a tile: copied
+        q += n;
+    }
+    return buf;
+}
+
+// Many small products with one A for all: B is read where it lies. Columns behind the last whole panel are done with the last NR, some of them twice, or,
+// where an output may be what is added, or there are fewer than NR, from a copy.
+static void matmul_items_task(void *arg, int64_t begin, int64_t end, int thread) {
+    const gemm_job *g = arg;
+    float *buf = lyc_scratch(g->e->pool, thread);
+    gemm_a a = {g->a, g->a_rs, g->a_cs, MR * g->a_rs};
+    for (int64_t i = begin; i < end; i++) {
+        const float *b = g->b + i * g->b_bs, *add = g->ep.add ? g->ep.add + i * g->c_bs : 0;
+        float *c = g->c + i * g->c_bs;
+        int64_t j = 0;
+        for (; j + NR <= g->n; j += NR) panel_rows(g->m, NR, g->k, a, b + j, g->b_ld, c + j, g->ldc, add ? add + j : 0, g->ldc, g->ep.bias ? g->ep.bias + j : 0, g->alpha);
+        if (j == g->n) continue;
+        if (j > 0 && !add) {
+            j = g->n - NR;
+            panel_rows(g->m, NR, g->k, a, b + j, g->b_ld, c + j, g->ldc, 0, 0, g->ep.bias ? g->ep.bias + j : 0, g->alpha);
+            continue;
+        }
+        int64_t n = g->n - j;
+        for (int64_t k = 0; k < g->k; k++) {
+            memset(buf + k * NR, 0, NR * sizeof *buf);
+            memcpy(buf + k * NR, b + k * g->b_ld + j, (size_t)n * sizeof *buf);
+        }
+        panel_rows(g->m, n, g->k, a, buf, NR, c + j, g->ldc, add ? add + j : 0, g->ldc, g->ep.bias ? g->ep.bias + j : 0, g->alpha);
+    }
+}
+
+static void matmul(const lyc_cpu *e, float *c, const float *a, const float *b, lyc_epilogue ep, lyc_matmul_size s) {
+    gemm_job g = {.batch = s.batch, .m = s.m, .n = s.n, .k = s.k, .alpha = s.alpha, .a = a, .a_bs = s.stride_a, .b = b, .b_bs = s.stride_b,
+                  .c = c, .c_bs = s.m * s.n, .ldc = s.n, .ep = ep, .e = e};
+    g.a_rs = s.trans_a ? 1 : s.k;
+    g.a_cs = s.trans_a ? s.m : 1;
     g.b_ld = s.trans_b ? s.k : s.n;
+    if (s.sum) {
+        g.batch = 1;
+        g.k *= s.batch;
+        g.load_a = load_a_items;
+        g.load_b = load_b_items;
+        g.with = &s;
+    } else if (s.batch >= 8 && s.stride_a == 0 && !s.trans_b && s.k <= KC && s.m <= MC && s.n <= 256) {
+        lyc_parallel(e->pool, s.batch, 1 + 2000000 / (s.m * s.n * s.k), matmul_items_task, &g);
+        return;
+    } else {
+        if (s.trans_a && s.n > NR) g.load_a = load_a_columns, g.a_mixed = 1;
+        g.load_b = s.trans_b ? load_b_columns : load_b_rows;
+    }
     gemm_run(e, &g, lyc_shared(e->pool));
 }
 
 static lyc_bytes matmul_scratch(lyc_matmul_size s) {
+    if (s.sum) s.k *= s.batch, s.batch = 1;
     int64_t shares = gemm_shares(s.batch, s.m, s.n, s.k);
     return (lyc_bytes){shares > 1 ? 4 * shares * s.batch * s.m * s.n : 0, GEMM_THREAD_BYTES};
 }

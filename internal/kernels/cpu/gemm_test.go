@@ -124,12 +124,12 @@ func TestMatMul(t *testing.T) {
 					add = values(t, 3, s.Batch*s.M*s.N)
 				}
 				want := make([]float32, s.Batch*s.M*s.N)
-				reference.MatMul(want, a, b, add, s)
+				reference.MatMul(want, a, b, kernels.Epilogue{Add: add}, s)
 				check(t, fmt.Sprintf("%+v add=%v", s, add != nil), backends, want, add, 2e-6, func(e *Backend, c []float32) {
 					if add == nil {
-						e.MatMul(c, a, b, nil, s)
+						e.MatMul(c, a, b, kernels.Epilogue{}, s)
 					} else {
-						e.MatMul(c, a, b, c, s)
+						e.MatMul(c, a, b, kernels.Epilogue{Add: c}, s)
 					}
 				})
 			}

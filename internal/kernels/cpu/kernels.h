@@ -1,6 +1,6 @@
 // The kernel tables: one per instruction set, all with the same functions.
 //
-// A family (gemm, conv, attention, norm, activation, elementwise, blocks, copy, cayley, dropout) is NAME.h (contract, table type), NAME_impl.h (the C,
+// A family (gemm, blockmat, conv, attention, norm, activation, elementwise, blocks, copy, cayley, dropout) is NAME.h (contract, table type), NAME_impl.h (the C,
 // compiled once per instruction set through kernels_impl.h, ending in the table LYC_NAME(lyc_NAME)), NAME.c (what Go calls: dispatch through the
 // table), NAME.go (checks, binding).
 #ifndef LYC_KERNELS_H
@@ -8,6 +8,7 @@
 
 #include "activation.h"
 #include "attention.h"
+#include "blockmat.h"
 #include "blocks.h"
 #include "cayley.h"
 #include "conv.h"
@@ -22,6 +23,7 @@ typedef struct lyc_kernels {
     const char *name;
     int lanes; // floats in a vector; panels are twice as wide
     const lyc_gemm_table *gemm;
+    const lyc_blockmat_table *blockmat;
     const lyc_conv_table *conv;
     const lyc_attention_table *attention;
     const lyc_norm_table *norm;

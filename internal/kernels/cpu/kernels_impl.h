@@ -3,6 +3,7 @@
 #include "simd.h"
 
 #include "gemm_impl.h"
+#include "blockmat_impl.h"
 #include "conv_impl.h"
 #include "attention_impl.h"
 #include "activation_impl.h"
@@ -17,6 +18,7 @@ const lyc_kernels LYC_NAME(lyc_kernels) = {
     .name = LYC_ISA,
     .lanes = LYC_VL,
     .gemm = &LYC_NAME(lyc_gemm),
+    .blockmat = &LYC_NAME(lyc_blockmat),
     .conv = &LYC_NAME(lyc_conv),
     .attention = &LYC_NAME(lyc_attention),
     .norm = &LYC_NAME(lyc_norm),

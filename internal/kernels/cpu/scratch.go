@@ -19,6 +19,8 @@ func (b *Backend) ScratchBytes(size any) int64 {
 		return b.total(C.lyc_linear_scratch(b.c))
 	case kernels.MatMul:
 		return b.total(C.lyc_matmul_scratch(b.c, matmulSize(s)))
+	case kernels.BlockMatMul:
+		return b.total(C.lyc_blockmat_scratch(b.c, blockMatSize(s)))
 	case kernels.Conv:
 		c := b.convSize(s)
 		return max(b.total(C.lyc_conv_scratch(b.c, c)), b.total(C.lyc_conv_grad_scratch(b.c, c)))

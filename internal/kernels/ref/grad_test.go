@@ -151,22 +151,49 @@ func TestMatMulGrad(t *testing.T) {
 		s := kernels.MatMul{Batch: batch, M: m, N: n, K: k, TransA: trans&1 != 0, TransB: trans&2 != 0, StrideA: m * k, StrideB: k * n, Alpha: 0.7}
 		x, z := standard(rnd, batch*m*k), standard(rnd, batch*k*n)
 		gradCase{name: fmt.Sprintf("%+v", s), x: [][]float32{x, z}, outputs: batch * m * n,
-			forward: func(y []float32) { b.MatMul(y, x, z, nil, s) },
+			forward: func(y []float32) { b.MatMul(y, x, z, kernels.Epilogue{}, s) },
 			backward: func(dx [][]float32, dy []float32) {
 				ga := kernels.MatMul{Batch: batch, M: m, N: k, K: n, TransB: !s.TransB, StrideA: m * n, StrideB: k * n, Alpha: 0.7}
 				if s.TransA { // a is [K,M]: da = alpha·op(b)·dcᵀ
 					ga = kernels.MatMul{Batch: batch, M: k, N: m, K: n, TransA: s.TransB, TransB: true, StrideA: k * n, StrideB: m * n, Alpha: 0.7}
-					b.MatMul(dx[0], z, dy, nil, ga)
+					b.MatMul(dx[0], z, dy, kernels.Epilogue{}, ga)
 				} else {
-					b.MatMul(dx[0], dy, z, nil, ga)
+					b.MatMul(dx[0], dy, z, kernels.Epilogue{}, ga)
 				}
 				gb := kernels.MatMul{Batch: batch, M: k, N: n, K: m, TransA: !s.TransA, StrideA: m * k, StrideB: m * n, Alpha: 0.7}
 				if s.TransB { // b is [N,K]: db = alpha·dcᵀ·op(a)
 					gb = kernels.MatMul{Batch: batch, M: n, N: k, K: m, TransA: true, TransB: s.TransA, StrideA: m * n, StrideB: m * k, Alpha: 0.7}
-					b.MatMul(dx[1], dy, x, nil, gb)
+					b.MatMul(dx[1], dy, x, kernels.Epilogue{}, gb)
 				} else {
-					b.MatMul(dx[1], x, dy, nil, gb)
+					b.MatMul(dx[1], x, dy, kernels.Epilogue{}, gb)
 				}
+			},
+		}.run(t, rnd)
+	}
+}
+
+// TestMatMulSumGrad: a shared operand's gradient is a summed product.
+func TestMatMulSumGrad(t *testing.T) {
+	rnd, b := rand.New(rand.NewPCG(25, 26)), ref.Open()
+	s := kernels.MatMul{Batch: 3, M: 4, N: 5, K: 2, StrideB: 10, Alpha: 0.7}
+	w, x := standard(rnd, 8), standard(rnd, 30)
+	gradCase{name: "a", x: [][]float32{w}, outputs: 60,
+		forward: func(y []float32) { b.MatMul(y, w, x, kernels.Epilogue{}, s) },
+		backward: func(dx [][]float32, dy []float32) {
+			b.MatMul(dx[0], dy, x, kernels.Epilogue{}, kernels.MatMul{Batch: 3, M: 4, N: 2, K: 5, TransB: true, StrideA: 20, StrideB: 10, Alpha: 0.7, Sum: true})
+		},
+	}.run(t, rnd)
+}
+
+func TestBlockMatMulGrad(t *testing.T) {
+	rnd, b := rand.New(rand.NewPCG(27, 28)), ref.Open()
+	for _, s := range []kernels.BlockMatMul{{M: 5, N: 3, S: 2, T: 4}, {M: 3, N: 2, S: 4, T: 3, Trans: true}} {
+		x, r := standard(rnd, s.M*s.N*s.S), standard(rnd, s.N*s.S*s.T)
+		gradCase{name: fmt.Sprintf("%+v", s), x: [][]float32{x, r}, outputs: s.M * s.N * s.T,
+			forward: func(y []float32) { b.BlockMatMul(y, x, r, nil, s) },
+			backward: func(dx [][]float32, dy []float32) {
+				b.BlockMatMul(dx[0], dy, r, nil, kernels.BlockMatMul{M: s.M, N: s.N, S: s.T, T: s.S, Trans: !s.Trans})
+				b.BlockMatMulGrad(dx[1], dy, x, s)
 			},
 		}.run(t, rnd)
 	}

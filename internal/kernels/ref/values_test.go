@@ -54,9 +54,9 @@ func TestConvValues(t *testing.T) {
 
 func TestMatMulValues(t *testing.T) {
 	b, c := ref.Open(), make([]float32, 4)
-	b.MatMul(c, []float32{1, 2, 3, 4}, []float32{5, 6, 7, 8}, []float32{1, 1, 1, 1}, kernels.MatMul{Batch: 1, M: 2, N: 2, K: 2, TransA: true, Alpha: 2})
+	b.MatMul(c, []float32{1, 2, 3, 4}, []float32{5, 6, 7, 8}, kernels.Epilogue{Add: []float32{1, 1, 1, 1}}, kernels.MatMul{Batch: 1, M: 2, N: 2, K: 2, TransA: true, Alpha: 2})
 	testutil.NearRel(t, "2·aᵀ·b + 1", c, []float32{53, 61, 77, 89}, 0)
-	b.MatMul(c, []float32{1, 2, 3, 4}, []float32{5, 6, 7, 8}, nil, kernels.MatMul{Batch: 1, M: 2, N: 2, K: 2, TransB: true, Alpha: 1})
+	b.MatMul(c, []float32{1, 2, 3, 4}, []float32{5, 6, 7, 8}, kernels.Epilogue{}, kernels.MatMul{Batch: 1, M: 2, N: 2, K: 2, TransB: true, Alpha: 1})
 	testutil.NearRel(t, "a·bᵀ", c, []float32{17, 23, 39, 53}, 0)
 }
 
