@@ -128,6 +128,9 @@ func options(c *config.Config, t algos.Target, algo *algos.Algorithm) algos.Opti
 	o := algos.Options{Rank: c.Dim, Alpha: c.Alpha, Tucker: c.Tucker, UseScalar: c.UseScalar, RSLoRA: c.RSLora, Factor: c.Factor, DecomposeBoth: c.DecomposeBoth,
 		FullMatrix: c.FullMatrix, Unbalanced: c.Unbalanced, BlockSize: c.BlockSize, Constraint: c.Constraint, Rescaled: c.Rescaled, RankDropout: c.Dropout.Rank,
 		ModuleDropout: c.Dropout.Module, NeuronDropout: c.Dropout.Neuron, MaxNorm: c.Train.ScaleWeightNorms > 0}
+	if c.Compat == "kohya" || c.Compat == "lycoris" {
+		o.BlockScale = c.Compat
+	}
 	if c.DoRA != "none" {
 		o.DoRA = c.DoRA
 	}
@@ -190,7 +193,9 @@ func (j *Job) makeGroups() []optim.Group {
 				if !slices.Contains(scales, scale) {
 					scales = append(scales, scale)
 				}
-				params[scale] = append(params[scale], &optim.Param{Name: f.Param.Name})
+				for _, p := range partsOf(path, f) {
+					params[scale] = append(params[scale], &optim.Param{Name: p.name()})
+				}
 			}
 		}
 		for _, scale := range scales {

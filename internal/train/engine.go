@@ -27,6 +27,8 @@ type engine struct {
 	gradAccum  int
 	masks      bool // some adapter has inputs that change with every forward
 	programs   map[programKey]*pipeline.Program
+
+	trainedParts map[partKey]bool // that the forwards of the update so far gave a gradient
 }
 
 type programKey struct {
@@ -167,6 +169,7 @@ func (e *engine) setMasks(r *graph.Program, m *micro, update, k int, train bool)
 			values := make([]float32, in.Size)
 			in.Fill(values, rng.New(e.seed, "adapter dropout", forward, uint64(i)), algos.Step{Timesteps: m.timesteps})
 			r.Set(in.Name, values)
+			e.noteTrained(a, in, values)
 		}
 	}
 	s := rng.New(e.seed, "neuron dropout", forward, 0)

@@ -112,7 +112,7 @@ func (j *Job) makeEngine() {
 	e := &engine{model: j.model, network: j.network, trained: map[*graph.Param]bool{}, seed: c.Seed, gradAccum: c.GradAccum,
 		text:     pipeline.TextOptions{ClipSkip: c.Model.ClipSkip, MaxTokens: c.Model.MaxTokens},
 		schedule: diffusion.NewSchedule(false), prediction: j.prediction(), programs: map[programKey]*pipeline.Program{},
-		masks: c.Dropout.Neuron > 0}
+		masks: c.Dropout.Neuron > 0, trainedParts: map[partKey]bool{}}
 	for _, a := range j.network.Adapters {
 		text := isText(a.Target().Path)
 		e.adaptsText = e.adaptsText || text

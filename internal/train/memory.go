@@ -77,10 +77,11 @@ func (j *Job) measure() (Memory, error) {
 		if !j.engine.trained[f.Param] {
 			continue
 		}
-		n := tensor.Elems(f.Param.Shape)
-		sizes = append(sizes, n)
-		if f.Origin != nil && j.cfg.Optimizer.WeightDecay != 0 {
-			origin = max(origin, n)
+		for _, p := range partsOf("", f) {
+			sizes = append(sizes, p.size())
+			if f.Origin != nil && j.cfg.Optimizer.WeightDecay != 0 {
+				origin = max(origin, p.size())
+			}
 		}
 	}
 	m.Optimizer = int64(optim.SlabFloats(sizes, origin)) * 4

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"time"
 
-	"lycoris/internal/algos"
 	"lycoris/internal/fault"
 	"lycoris/internal/kernels"
 	"lycoris/internal/nn"
@@ -38,6 +37,7 @@ type trainer struct {
 	opt       Options
 	backend   kernels.Backend
 	optimizer *optim.AdamW
+	partial   map[*optim.Param]part // parameters that are parts of a factor
 	metrics   *runs.Metrics
 	progress  ui.Progress
 	done      int       // updates done
@@ -126,15 +126,22 @@ func (t *trainer) start(ctx context.Context) error {
 
 // bindGroups gives the optimiser's parameters the factors' memory.
 func (t *trainer) bindGroups() {
-	byName := map[string]*algos.Factor{}
-	for _, f := range t.network.Factors() {
-		byName[f.Param.Name] = f
+	byName := map[string]part{}
+	for _, a := range t.network.Adapters {
+		for _, f := range a.Factors() {
+			for _, p := range partsOf(a.Target().Path, f) {
+				byName[p.name()] = p
+			}
+		}
 	}
-	for _, p := range optim.Params(t.groups) {
-		f := byName[p.Name]
-		p.Value, p.Grad = f.Param.Value, f.Param.Grad
-		if f.Origin != nil {
-			p.Origin = func(dst []float32) { f.Origin(t.backend, dst) }
+	t.partial = map[*optim.Param]part{}
+	for _, q := range optim.Params(t.groups) {
+		p := byName[q.Name]
+		p.bind(q)
+		if !p.whole() {
+			t.partial[q] = p
+		} else if f := p.factor; f.Origin != nil {
+			q.Origin = func(dst []float32) { f.Origin(t.backend, dst) }
 		}
 	}
 }

@@ -3,11 +3,13 @@ package train
 import (
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"lycoris/internal/adapter"
+	"lycoris/internal/algos"
 	"lycoris/internal/diffusion"
 	"lycoris/internal/runs"
 	"lycoris/internal/tensor"
@@ -79,6 +81,7 @@ func (t *trainer) metadata() (adapter.Metadata, error) {
 			m.NetworkArgs[key] = fmt.Sprint(p)
 		}
 	}
+	t.describeDyLoRA(&m)
 	var err error
 	if m.ModelHash, err = t.base.Hash(); err != nil {
 		return m, err
@@ -99,11 +102,23 @@ func (t *trainer) metadata() (adapter.Metadata, error) {
 // plain reports whether the adapter is LoRA on Linear and 1×1 layers only, which loads as networks.lora.
 func (t *trainer) plain() bool {
 	for _, a := range t.network.Adapters {
-		if a.Target().HasWindow() {
+		if a.Algorithm() != &algos.LoRA || a.Target().HasWindow() {
 			return false
 		}
 	}
 	return true
+}
+
+// describeDyLoRA adds what a reader must know to cut the file, if the adapter is a DyLoRA.
+func (t *trainer) describeDyLoRA(m *adapter.Metadata) {
+	if !slices.ContainsFunc(t.network.Adapters, func(a algos.Adapter) bool { return a.Algorithm() == &algos.DyLoRA }) {
+		return
+	}
+	rule := options(t.cfg, algos.Target{}, nil).BlockScale
+	if rule == "" {
+		rule = algos.BlockScales[0]
+	}
+	m.Extra = map[string]string{"lycoris.dylora_scale": rule}
 }
 
 // describeData adds folders, tags and buckets.

@@ -23,6 +23,7 @@ type stepResult struct {
 func (t *trainer) step(ctx context.Context, update int) (stepResult, error) {
 	r := stepResult{lrs: map[string]float64{}}
 	t.network.ZeroGradients(t.backend)
+	clear(t.engine.trainedParts)
 	micros := t.feed.micros(update)
 	for k := range micros {
 		m, err := t.feed.micro(ctx, update, k)
@@ -49,6 +50,7 @@ func (t *trainer) step(ctx context.Context, update int) (stepResult, error) {
 		lrs[i] = g.LR * t.lr.LR(1, update) // as a factor, so that min_lr is a share
 		r.lrs[g.Name] = lrs[i]
 	}
+	t.markIdle()
 	t.optimizer.Step(lrs, optim.ClipFactor(r.gradNorm, t.cfg.Train.MaxGradNorm))
 	var err error
 	r.maxNorm, err = t.boundNorms()
