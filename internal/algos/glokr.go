@@ -84,7 +84,7 @@ func (o Options) glokrInputs(t Target) []StepInput {
 
 func loadGLoKr(t Target, tensors map[string]tensor.Tensor, o Options) (Adapter, error) {
 	l := &glokr{module: module{target: t, inputs: o.glokrInputs(t)}}
-	a := kronFile{m: &l.module, prefix: glokrA, tensors: tensors}
+	a := kronFile{m: &l.module, prefix: glokrA, tensors: tensors, square: true}
 	b := kronFile{m: &l.module, prefix: glokrB, tensors: tensors}
 	l.a = a.load([]int{t.In(), t.In()})
 	if a.err != nil {
@@ -94,8 +94,6 @@ func loadGLoKr(t Target, tensors map[string]tensor.Tensor, o Options) (Adapter, 
 	switch {
 	case b.err != nil:
 		return nil, b.err
-	case l.a.l != l.a.m:
-		return nil, fault.BadInput("", "%q: %sw1 is [%d %d], want a square", t.Name, glokrA, l.a.l, l.a.m)
 	case l.a.rank != 0 && l.b.rank != 0 && l.a.rank != l.b.rank:
 		return nil, fault.BadInput("", "%q: its halves have the ranks %d and %d", t.Name, l.a.rank, l.b.rank)
 	}

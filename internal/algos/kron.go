@@ -101,6 +101,7 @@ type kronFile struct {
 	m       *module
 	prefix  string
 	tensors stored
+	square  bool // W1 must be
 	err     error
 }
 
@@ -126,34 +127,41 @@ func (f *kronFile) shape(key, because string) []int {
 	return []int{1, 1}
 }
 
-// take returns the tensor as a factor of shape; trailing ones of a kernel may be missing or too many.
+// take returns the tensor as a factor of shape, or nil after a mistake.
 func (f *kronFile) take(key string, shape ...int) *Factor {
-	t := f.tensors[f.prefix+key]
-	if f.err == nil && (len(t.Shape) < 2 || tensor.Elems(t.Shape) != tensor.Elems(shape) || t.Shape[0] != shape[0]) {
-		f.fail("%s has shape %v, want %v", f.prefix+key, t.Shape, shape)
-	}
 	if f.err != nil {
 		return nil
 	}
-	return f.m.factor(f.prefix+key, t.Float32(), shape...)
+	var v []float32
+	if v, f.err = f.tensors.values(f.m.target, f.prefix+key, shape...); f.err != nil {
+		return nil
+	}
+	return f.m.factor(f.prefix+key, v, shape...)
 }
 
 // load makes the factors from what is stored for a matrix or kernel of shape. Sizes and rank are those of the tensors; rank is 0 where nothing is low-rank.
 func (f *kronFile) load(shape []int) *kron {
 	k := &kron{window: shape[2:]}
-	setRank := func(r int) {
-		if k.rank != 0 && r != k.rank {
-			f.fail("its parts have the ranks %d and %d", k.rank, r)
+	setRank := func(key string, axis int) {
+		r := f.shape(key, "w1")[axis]
+		switch {
+		case r < 1:
+			f.fail("%s names no rank", f.prefix+key)
+		case k.rank != 0 && r != k.rank:
+			f.fail("%s has rank %d, the other part %d", f.prefix+key, r, k.rank)
 		}
 		k.rank = r
 	}
 	if f.has("w1_a") || f.has("w1_b") {
 		a, b := f.shape("w1_a", "w1_b"), f.shape("w1_b", "w1_a")
 		k.l, k.m = a[0], b[1]
-		setRank(a[1])
+		setRank("w1_a", 1)
 	} else {
 		w := f.shape("w1", "w2")
 		k.l, k.m = w[0], w[1]
+	}
+	if f.square && k.l != k.m {
+		f.fail("%s is [%d %d], want a square", f.prefix+"w1", k.l, k.m)
 	}
 	if f.err == nil && (k.l < 1 || k.m < 1 || shape[0]%k.l != 0 || shape[1]%k.m != 0) {
 		f.fail("%s is [%d %d], which does not divide the layer's %v", f.prefix+"w1", k.l, k.m, shape[:2])
@@ -165,12 +173,13 @@ func (f *kronFile) load(shape []int) *kron {
 	factored := f.has("w2_a") || f.has("w2_b") || f.has("t2")
 	switch {
 	case f.has("t2"):
-		setRank(f.shape("t2", "w2")[0])
 		f.shape("w2_a", "t2")
 		f.shape("w2_b", "t2")
+		setRank("t2", 0)
 	case factored:
 		f.shape("w2_a", "w2_b")
-		setRank(f.shape("w2_b", "w2_a")[0])
+		f.shape("w2_b", "w2_a")
+		setRank("w2_b", 0)
 	default:
 		f.shape("w2", "w1")
 	}
