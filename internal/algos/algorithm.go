@@ -104,6 +104,7 @@ func (o Options) byFactors(t Target, rows int, work, building float64) bool {
 type Adapter interface {
 	nn.Adapter
 	Target() Target
+	Options() Options
 	Algorithm() *Algorithm
 	Rank() int
 	// Factors returns everything that training reads or writes, in a fixed order.

@@ -15,6 +15,7 @@ type module struct {
 }
 
 func (m *module) Target() Target      { return m.target }
+func (m *module) Options() Options    { return m.options }
 func (m *module) Rank() int           { return m.options.Rank }
 func (m *module) Factors() []*Factor  { return m.factors }
 func (m *module) Inputs() []StepInput { return m.inputs }

@@ -49,6 +49,13 @@ func (j *Job) makeNetwork() (err error) {
 		if err != nil {
 			return err
 		}
+		if a != nil && !t.Norm {
+			for _, text := range algos.Readings(a.Algorithm().Name, a.Options()) {
+				if !slices.Contains(j.Warnings, text) {
+					j.Warnings = append(j.Warnings, text)
+				}
+			}
+		}
 		switch {
 		case a != nil:
 			adapters = append(adapters, a)
