@@ -5,18 +5,22 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"image"
 	"image/color"
 	"image/png"
 	"io"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"lycoris/internal/algos"
 	"lycoris/internal/config"
 	"lycoris/internal/kernels/cpu"
+	"lycoris/internal/rng"
 	"lycoris/internal/runs"
 	"lycoris/internal/testutil"
 	"lycoris/internal/testutil/tinymodel"
@@ -82,7 +86,6 @@ func TestReplayOfPython(t *testing.T) {
 				Steps []stepLoss `json:"steps"`
 			}
 			readJSON(t, filepath.Join(dir, "case.json"), &c)
-			skipUnknown(t, filepath.Join(dir, "network.json"))
 			readJSON(t, filepath.Join(dir, "losses.json"), &want)
 			sets := []string{"model.path=" + testutil.GoldenPath(t, c.Model)}
 			keys := map[string]string{"--steps": "steps", "--batch-size": "batch_size", "--lr-unet": "lr_unet", "--lr-te": "lr_te", "--scheduler": "scheduler.name", "--warmup": "scheduler.warmup"}
@@ -96,6 +99,7 @@ func TestReplayOfPython(t *testing.T) {
 				}
 			}
 			j := job(t, 2, Input{Replay: testutil.GoldenPath(t, "replay", c.Replay, "replay.safetensors"), NetworkWeights: filepath.Join(dir, "adapter.safetensors")}, sets...)
+			checkBlocks(t, j, filepath.Join(dir, "blocks.json"), len(want.Steps))
 			out := t.TempDir()
 			sum, err := run(t, context.Background(), j, out, false)
 			if err != nil {
@@ -128,18 +132,44 @@ func TestReplayOfPython(t *testing.T) {
 	}
 }
 
-// skipUnknown leaves out the cases of algorithms that aren't here yet.
-func skipUnknown(t *testing.T, path string) {
+// update writes what runs draw into the cases of DyLoRA; scripts/goldens/replay_cases.py then makes the peer's runs with it.
+var update = flag.Bool("update", false, "write blocks.json of the replay cases")
+
+// checkBlocks compares the block that each DyLoRA layer trains at each forward with the file, which the peer was given; not every case has one.
+func checkBlocks(t *testing.T, j *Job, path string, forwards int) {
 	t.Helper()
-	if _, err := os.Stat(path); err != nil {
+	var want map[string][]int
+	switch _, err := os.Stat(path); {
+	case err == nil:
+		readJSON(t, path, &want)
+	case !*update:
 		return
 	}
-	var modules map[string]struct{ Algo string }
-	readJSON(t, path, &modules)
-	for _, m := range modules {
-		if _, err := algos.ByName(m.Algo); err != nil {
-			t.Skip("no ", m.Algo, " yet")
+	got := map[string][]int{}
+	for i, a := range j.network.Adapters {
+		d, ok := a.(interface{ Blocks() int })
+		if !ok || d.Blocks() == 1 {
+			return
 		}
+		for forward := range forwards {
+			in := a.Inputs()[0]
+			values := make([]float32, in.Size)
+			in.Fill(values, rng.New(j.cfg.Seed, "adapter dropout", uint64(forward), uint64(i)), algos.Step{})
+			got[a.Target().Name] = append(got[a.Target().Name], slices.Index(values[d.Blocks():], 1))
+		}
+	}
+	if *update {
+		b, err := json.Marshal(got)
+		if err == nil {
+			err = os.WriteFile(path, append(bytes.ReplaceAll(b, []byte("],"), []byte("],\n")), '\n'), 0o644)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return
+	}
+	if !maps.EqualFunc(got, want, slices.Equal) {
+		t.Error("the run draws other blocks than the peer was given: write them with -update, then make the goldens again")
 	}
 }
 

@@ -115,11 +115,11 @@ def make_start(unet, te, seed: str, arguments: dict[str, dict]) -> dict:
     return out
 
 
-def make_rows(unet, te, seed: str, rows: int, size: tuple[int, int], context: str, batch: int = 1) -> dict:
-    """latents, noise, timesteps (the same for each batch rows), and input_ids (BOS, 3 to 75 ids, EOS to the end) or context."""
+def make_rows(unet, te, seed: str, rows: int, size: tuple[int, int], context: str) -> dict:
+    """latents, noise, timesteps, and input_ids (BOS, 3 to 75 ids, EOS to the end) or context."""
     rng = stream(seed + ".replay")
     out = dict(latents=normal(rng, rows, 4, *size), noise=normal(rng, rows, 4, *size),
-               timesteps=torch.from_numpy(rng.integers(0, 1000, rows // batch).repeat(batch)))
+               timesteps=torch.from_numpy(rng.integers(0, 1000, rows)))
     if context == "states":
         return out | dict(context=normal(rng, rows, 77, unet.config.cross_attention_dim))
     vocab = te.config.vocab_size
@@ -145,7 +145,6 @@ def main() -> None:
     p.add_argument("--conv-alpha", type=float, default=2)
     p.add_argument("--tucker", action="store_true")
     p.add_argument("--rules", type=pathlib.Path, help="JSON: other algorithms than LoRA")
-    p.add_argument("--equal-timesteps", type=int, default=1, metavar="N", help="rows of a batch that share their timestep, as T-LoRA needs")
     p.add_argument("--seed", default="0")
     args = p.parse_args()
     unet, te = load_model(args.model, (args.model / "text_encoder").exists())
@@ -156,7 +155,7 @@ def main() -> None:
     else:
         adapter = make_adapter(unet, te, args.seed, args.targets, args.dim, args.alpha, args.conv_dim, args.conv_alpha, args.tucker)
     write(args.out / "adapter.safetensors", adapter)
-    write(args.out / "replay.safetensors", make_rows(unet, te, args.seed, args.rows, args.size, args.context, args.equal_timesteps))
+    write(args.out / "replay.safetensors", make_rows(unet, te, args.seed, args.rows, args.size, args.context))
     print(len({k.split(".")[0] for k in adapter}), "modules,", args.rows, "rows")
 
 

@@ -194,10 +194,8 @@ def train(args) -> tuple[dict[str, torch.Tensor], dict]:
             first = (step * args.grad_accum + i) * args.batch_size
             rows = slice(first, first + args.batch_size)
             latents, noise, timesteps = data["latents"][rows].float(), data["noise"][rows].float(), data["timesteps"][rows]
-            if tlora_rank:
-                if len(set(timesteps.tolist())) > 1:
-                    raise SystemExit("a batch has one T-LoRA mask: its timesteps must be equal")
-                set_timestep_mask(compute_timestep_mask(timesteps[0].item(), 1000, tlora_rank, int(args.tlora_mask[0]), args.tlora_mask[1]))
+            if tlora_rank:  # one mask for a batch: that of its highest noise
+                set_timestep_mask(compute_timestep_mask(timesteps.max().item(), 1000, tlora_rank, int(args.tlora_mask[0]), args.tlora_mask[1]))
             for m in dylora:
                 force_block(m, blocks[from_lycoris(m.lora_name, te)][step * args.grad_accum + i])
             context = data["context"][rows].float() if "context" in data else text_states(te, data["input_ids"][rows], args.clip_skip)

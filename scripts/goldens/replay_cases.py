@@ -3,13 +3,14 @@
     python scripts/goldens/replay_cases.py [--out testdata/golden]
 
 case.json says which model folder (relative to testdata/golden) and which options of replay.py; `flags` are the same run for
-`lycoris train`; replay, where it stands, is the file of another case in place of the case's own. expected.safetensors is the adapter after the
+`lycoris train`; blocks.json, where there is one, is what the run draws: internal/train's test writes and checks it; replay, where it stands, is the file of another case in place of the case's own. expected.safetensors is the adapter after the
 last step, losses.json replay.py's record, network.json the arguments of each module.
 """
 
 import argparse
 import logging
 import pathlib
+import shutil
 
 from common import GOLDEN, setup, write, write_json  # first: it sets the environment
 
@@ -61,6 +62,7 @@ def every_algorithm() -> dict[str, dict]:
                  ALL | dict(algo="lokr", dim=2, alpha=1.0, factor=4)],
         "full": [ALL | dict(algo="full")],
         "ia3": [dict(match=["*.ff.net.2", "*.mlp.fc2", "*resnets.?.conv2"], algo="ia3", train_on_input=True), ALL | dict(algo="ia3")],
+        "dylora-blocks": [dict(match=["unet.*"], algo="dylora", dim=4, alpha=2.0, block_size=1), ALL | dict(algo="dylora", dim=3, alpha=1.0, block_size=1)],
         "dylora": [ALL | dict(algo="dylora", dim=2, alpha=1.0, block_size=2)],
         "glora": [ALL | dict(algo="glora", dim=2, alpha=1.0)],
         "glokr": [dict(match=CONV3, algo="glokr", dim=1, alpha=0.5, use_tucker=True), dict(match=["unet.*"], algo="glokr", dim=1, alpha=1.0), ALL | dict(algo="glokr", dim=100, alpha=1.0)],
@@ -79,12 +81,13 @@ def every_algorithm() -> dict[str, dict]:
     cases = {name: dict(model="tiny-sd1", size=(8, 8), context="ids", rules=r, within=EVERY_KIND, train=dict(steps=6, batch_size=2, grad_accum=1, max_grad_norm=1.0, scheduler="constant",
                                                                                          warmup=0) | lr) for name, r in rules.items()}
     cases["full"]["train"] |= dict(weight_decay=0.1, lr_unet=5e-4, lr_te=5e-4)
+    cases["dylora-blocks"] |= dict(flags=["--set", "algo=dylora", "--set", "block_size=1"], blocks=True)
     cases["dylora"]["flags"] = ["--set", "algo=dylora", "--set", "block_size=2"]
-    cases["tlora"] |= dict(equal=2, within=FLAT)
+    cases["tlora"]["within"] = FLAT
     cases["norm"]["within"] = EVERY_KIND + ["unet.down_blocks.0.resnets.0.norm*", "unet.conv_norm_out", "text_encoder.final_layer_norm"]
     first = next(iter(cases))
     for name, case in cases.items():
-        if name not in (first, "tlora"):
+        if name != first:
             case["replay"] = first
     return cases
 
@@ -98,6 +101,8 @@ def options(case: dict, golden: pathlib.Path, folder: pathlib.Path) -> list[str]
     out = ["--model", str(golden / case["model"]), "--adapter", str(folder / "adapter.safetensors"), "--replay", str(rows)]
     if "rules" in case:
         out += ["--network", str(folder / "network.json")]
+    if "blocks" in case:
+        out += ["--blocks", str(folder / "blocks.json")]
     for key, value in case["train"].items():
         out += ["--" + key.replace("_", "-"), *(map(str, value) if isinstance(value, list) else [str(value)])]
     return out
@@ -126,7 +131,7 @@ def main() -> None:
         unet, te = replay.load_model(args.out / case["model"], True)
         rows = case["train"]["steps"] * case["train"]["batch_size"] * case["train"]["grad_accum"]
         if "replay" not in case:
-            write(folder / "replay.safetensors", make_rows(unet, te, name, rows, case["size"], case["context"], case.get("equal", 1)))
+            write(folder / "replay.safetensors", make_rows(unet, te, name, rows, case["size"], case["context"]))
         if "rules" in case:
             arguments = arguments_of(unet, te, case["rules"], case["within"])
             write_json(folder / "network.json", arguments)
@@ -134,11 +139,18 @@ def main() -> None:
         else:
             adapter = make_adapter(unet, te, name, *(case[k] for k in ("targets", "dim", "alpha", "conv_dim", "conv_alpha", "tucker")))
         write(folder / "adapter.safetensors", adapter)
+        shared = {"replay": case["replay"]} if "replay" in case else {}
+        write_json(folder / "case.json", dict(model=case["model"], train=case["train"], flags=flags(case)) | shared)
+        if "blocks" in case:  # given, not made
+            given = GOLDEN / "replay" / name / "blocks.json"
+            if not given.exists():
+                print(f"{name}: no blocks.json yet: copy the new files and run go test ./internal/train -run TestReplayOfPython -update")
+                continue
+            if given != folder / "blocks.json":
+                shutil.copyfile(given, folder / "blocks.json")
         final, record = replay.train(replay.parser().parse_args(options(case, args.out, folder)))
         write(folder / "expected.safetensors", final)
         write_json(folder / "losses.json", record)
-        shared = {"replay": case["replay"]} if "replay" in case else {}
-        write_json(folder / "case.json", dict(model=case["model"], train=case["train"], flags=flags(case)) | shared)
         update = sum(((final[k] - adapter[k]).float() ** 2).sum() for k in final if not k.endswith(".alpha")).sqrt().item()
         size = sum((adapter[k].float() ** 2).sum() for k in final if not k.endswith(".alpha")).sqrt().item()
         print(f"{name}: {len(adapter)} tensors, update/size {update / size:.4f}")
