@@ -141,43 +141,55 @@ func (l *loha) Algorithm() *Algorithm { return &LoHa }
 func (l *loha) starts() bool                 { return l.dora.starts() }
 func (l *loha) Start(weight []float32) error { return l.dora.start(weight) }
 
-// passes is what reading and writing the weight's size once costs next to multiply-adds of a product: building ΔW and its gradient moves about ten
-// arrays of that size, each for some forty of them (measured: docs/design/0012-forms.md).
+// passes is the cost of an element of the weight in building ΔW and its gradient, in multiply-adds of a product: some ten passes over arrays of its size. Measured
+// with AVX2: 13 ns for 1280×1280, where a product makes 31 multiply-adds in a ns.
 const passes = 400
 
 // Forward emits base(x) + op(x, ΔW), by the factors where R² is small: with U = the products of every column of a₁ with every column of a₂ and V likewise of
 // the rows of b₁ and b₂, ΔW = s·U·V is a low-rank change of rank R².
 func (l *loha) Forward(b *nn.Builder, layer *nn.Layer, x *graph.Node, extra nn.Extra) *graph.Node {
-	t, r := l.target, float64(l.options.Rank)
+	g, t, r := b.G, l.target, float64(l.options.Rank)
 	size, n := float64(tensor.Elems(t.Shape)), rows(layer, x)
+	building := size * (8*r + passes)
+	if l.dora != nil && l.dora.byFactors(layer, x, l.options.Rank*l.options.Rank, building) {
+		u, v := l.products(b)
+		return l.dora.forward(b, layer, x, extra, lowRank{l.strength(), u, v, func(x *graph.Node) *graph.Node { return l.image(b, layer, x, v) }})
+	}
 	work := 3 * float64(n) * r * r * (size/float64(t.Out()) + float64(t.Out()))
-	if !l.options.byFactors(t, n, work, size*(8*r+passes)) {
+	if !l.options.byFactors(t, n, work, building) {
 		return l.throughWeight(b, layer, x, extra, l)
 	}
-	g := b.G
 	base := layer.Base(g, x, extra)
-	var u, v *graph.Node // [R²,O], [R²,I·kh·kw]
-	g.Transient(func() {
-		a1, b1 := l.side(b, 0)
-		a2, b2 := l.side(b, 1)
-		u = rowProducts(g, g.Permute(a1, 1, 0), g.Permute(a2, 1, 0))
-		v = rowProducts(g, b1, b2)
-		if t.HasWindow() {
-			v = g.Reshape(v, v.Shape()[0], t.In(), t.Shape[2], t.Shape[3])
-		}
-	})
-	var hidden *graph.Node
-	if t.HasWindow() {
-		hidden = g.ConvFree(x, v, nil, nil, nil, layer.Conv)
-	} else {
-		hidden = g.MatMul(x, v, graph.MatMulOptions{TransB: true})
-	}
+	u, v := l.products(b)
+	hidden := l.image(b, layer, x, v)
 	product := graph.MatMulOptions{Alpha: l.strength()}
 	if l.options.NeuronDropout > 0 {
 		return l.options.addDelta(b, t, base, g.Reshape(g.MatMul(hidden, u, product), base.Shape()...))
 	}
 	product.Add = base
 	return g.MatMul(hidden, u, product)
+}
+
+// products emits U [R²,O] and V [R²,I·kh·kw].
+func (l *loha) products(b *nn.Builder) (u, v *graph.Node) {
+	g := b.G
+	g.Transient(func() {
+		a1, b1 := l.side(b, 0)
+		a2, b2 := l.side(b, 1)
+		u = rowProducts(g, g.Permute(a1, 1, 0), g.Permute(a2, 1, 0))
+		v = rowProducts(g, b1, b2)
+	})
+	return u, v
+}
+
+// image emits the image of x under V: [...,R²].
+func (l *loha) image(b *nn.Builder, layer *nn.Layer, x, v *graph.Node) *graph.Node {
+	g, t := b.G, l.target
+	if !t.HasWindow() {
+		return g.MatMul(x, v, graph.MatMulOptions{TransB: true})
+	}
+	g.Transient(func() { v = g.Reshape(v, v.Shape()[0], t.In(), t.Shape[2], t.Shape[3]) })
+	return g.ConvFree(x, v, nil, nil, nil, layer.Conv)
 }
 
 // rowProducts emits the element-wise product of every row of x [R,N] with every row of y [R,N]: [R²,N], y's rows the faster.

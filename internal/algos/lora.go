@@ -152,21 +152,40 @@ func (l *lora) Start(weight []float32) error { return l.dora.start(weight) }
 // Forward emits base(x) + s·h·(σ·mask∘up)ᵀ with h the low-rank image of x: never ΔW, never a full weight gradient. The row mask and σ act on up,
 // the smallest place that they commute to.
 func (l *lora) Forward(b *nn.Builder, layer *nn.Layer, x *graph.Node, extra nn.Extra) *graph.Node {
+	g := b.G
+	if l.dora != nil && l.dora.byFactors(layer, x, l.options.Rank, passes/2*float64(tensor.Elems(l.target.Shape))) {
+		down := l.wholeDown(b)
+		return l.dora.forward(b, layer, x, extra, lowRank{l.strength(), g.Permute(l.scaledUp(b), 1, 0), g.Reshape(down, l.options.Rank, down.Elems()/l.options.Rank),
+			func(x *graph.Node) *graph.Node { return l.hidden(b, layer, x) }})
+	}
 	if l.options.Form == FormWeight {
 		return l.throughWeight(b, layer, x, extra, l)
 	}
-	g := b.G
-	base := layer.Base(g, x, extra)
-	up := l.options.maskRows(b, l.target, b.Param(l.up.Param))
-	if l.sigma != nil {
-		up = g.MulBlocks(up, b.Param(l.sigma.Param), up.Elems())
-	}
+	base, up := layer.Base(g, x, extra), l.scaledUp(b)
 	product := graph.MatMulOptions{TransB: true, Alpha: l.strength()}
 	if l.options.NeuronDropout > 0 {
 		return l.options.addDelta(b, l.target, base, g.Reshape(g.MatMul(l.hidden(b, layer, x), up, product), base.Shape()...))
 	}
 	product.Add = base
 	return g.MatMul(l.hidden(b, layer, x), up, product)
+}
+
+// scaledUp emits σ·mask∘up.
+func (l *lora) scaledUp(b *nn.Builder) *graph.Node {
+	up := l.options.maskRows(b, l.target, b.Param(l.up.Param))
+	if l.sigma != nil {
+		up = b.G.MulBlocks(up, b.Param(l.sigma.Param), up.Elems())
+	}
+	return up
+}
+
+// wholeDown emits down with the window, which with Tucker is the core's: [R,I·kh·kw] under some shape.
+func (l *lora) wholeDown(b *nn.Builder) *graph.Node {
+	down := b.Param(l.down.Param)
+	if l.mid != nil {
+		down = tuckerCore(b.G, b.Param(l.mid.Param), down)
+	}
+	return down
 }
 
 // hidden emits the image of x in the low-rank space: [...,R].
@@ -227,15 +246,8 @@ func (l *lora) changed(b *nn.Builder, w *graph.Node) *graph.Node {
 // delta emits s·σ·mask∘(up·down), shaped like the weight.
 func (l *lora) delta(b *nn.Builder) *graph.Node {
 	g, r := b.G, l.options.Rank
-	up := l.options.maskRows(b, l.target, b.Param(l.up.Param))
-	if l.sigma != nil {
-		up = g.MulBlocks(up, b.Param(l.sigma.Param), up.Elems())
-	}
-	down := b.Param(l.down.Param)
-	if l.mid != nil {
-		down = tuckerCore(g, b.Param(l.mid.Param), down)
-	}
-	product := g.MatMul(up, g.Reshape(down, r, down.Elems()/r), graph.MatMulOptions{Alpha: l.strength()})
+	down := l.wholeDown(b)
+	product := g.MatMul(l.scaledUp(b), g.Reshape(down, r, down.Elems()/r), graph.MatMulOptions{Alpha: l.strength()})
 	return g.Reshape(product, l.target.Shape...)
 }
 

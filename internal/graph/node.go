@@ -66,6 +66,8 @@ type Weight struct {
 	Name   string
 	Shape  []int
 	Packed kernels.Weight
+
+	squares map[[2]int][]float32 // of Graph.Squares, by groups and inner
 }
 
 // Vector is a small frozen float32 array (bias, norm gain) in backend memory. Data is nil until it is read.

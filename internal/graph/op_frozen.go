@@ -44,3 +44,44 @@ func (n *Node) Vector() *Vector {
 	}
 	return nil
 }
+
+// Squares returns the sums of squares of n groups of w's values, element i being of group (i/inner) mod n, as in [Graph.SumBlocks]: [n]. They are computed
+// once for each weight.
+func (g *Graph) Squares(w *Weight, n, inner int) *Node {
+	must(tensor.Elems(w.Shape)%(n*inner) == 0, "squares of %s %v in %d groups, inner %d", w.Name, w.Shape, n, inner)
+	return g.add(squares{w, inner}, []int{n})
+}
+
+type squares struct {
+	w     *Weight
+	inner int
+}
+
+func (o squares) name() string { return "squares of " + o.w.Name }
+
+func (o squares) run(b kernels.Backend, out, _ [][]float32) {
+	n := len(out[0])
+	s := o.w.squares[[2]int{n, o.inner}]
+	if s == nil {
+		sums := make([]float64, n)
+		values := b.Unpack(o.w.Packed)
+		for at := 0; at < len(values); at += o.inner {
+			sum := 0.0
+			for _, v := range values[at : at+o.inner] {
+				sum += float64(v) * float64(v)
+			}
+			sums[at/o.inner%n] += sum
+		}
+		s = make([]float32, n)
+		for i, v := range sums {
+			s[i] = float32(v)
+		}
+		if o.w.squares == nil {
+			o.w.squares = map[[2]int][]float32{}
+		}
+		o.w.squares[[2]int{n, o.inner}] = s
+	}
+	b.Upload(out[0], s)
+}
+
+func (squares) grad(*Graph, *Node, *Node, []bool) []*Node { return nil }

@@ -54,7 +54,22 @@ func (o linearGrad) run(b kernels.Backend, out, in [][]float32) {
 	b.LinearGrad(out[0], in[0], o.w.Packed, len(in[0])/o.w.Shape[0], in[1])
 }
 
-func (o linearGrad) grad(*Graph, *Node, *Node, []bool) []*Node { panic("graph: second derivative") }
+func (o linearGrad) grad(g *Graph, n, dy *Node, want []bool) []*Node {
+	d := make([]*Node, 2)
+	if want[0] {
+		d[0] = g.add(linear(o), n.in[0].shape, dy, nil, nil)
+	}
+	if want[1] {
+		d[1] = g.Reshape(dy, n.in[1].shape...)
+	}
+	return d
+}
+
+// LinearBack returns y·W for y [...,O] and a frozen w [O,I] or [O,I,1,1]: shape [...,I].
+func (g *Graph) LinearBack(y *Node, w *Weight) *Node {
+	must(y.Last() == w.Shape[0], "linear backwards %s %v on %v", w.Name, w.Shape, y.shape)
+	return g.add(linearGrad{w}, withLast(y.shape, w.Shape[1]), y, nil)
+}
 
 // ConvOptions are the fixed parts of a convolution. Pad is top, left, bottom, right.
 type ConvOptions struct {
@@ -153,7 +168,23 @@ func (o convGrad) run(b kernels.Backend, out, in [][]float32) {
 	b.Conv2dGrad(out[0], in[0], o.w.Packed, o.c, in[1])
 }
 
-func (o convGrad) grad(*Graph, *Node, *Node, []bool) []*Node { panic("graph: second derivative") }
+func (o convGrad) grad(g *Graph, n, dy *Node, want []bool) []*Node {
+	d := make([]*Node, 2)
+	if want[0] {
+		d[0] = g.add(conv(o), n.in[0].shape, dy, nil, nil, nil)
+	}
+	if want[1] {
+		d[1] = g.Reshape(dy, n.in[1].shape...)
+	}
+	return d
+}
+
+// ConvBack returns what goes back through the convolution of images of shape with a frozen w from y, which is like the result of [Graph.Conv2d].
+func (g *Graph) ConvBack(y *Node, w *Weight, shape []int, opt ConvOptions) *Node {
+	c := convSize(&Node{shape: shape}, w.Shape, opt)
+	must(slices.Equal(y.shape, convShape(c)), "convolution backwards %s %v on %v, want %v", w.Name, w.Shape, y.shape, convShape(c))
+	return g.add(convGrad{w, c}, shape, y, nil)
+}
 
 // ConvFree is [Graph.Conv2d] for a kernel that is a node: w [O,C,kh,kw], row-major.
 func (g *Graph) ConvFree(x, w, bias, perItem, add *Node, opt ConvOptions) *Node {

@@ -7,7 +7,7 @@ import (
 )
 
 // NormRatio returns f = mu·(d/(√squares+eps) − 1) + 1, element by element: what a block with the sum of squares squares is scaled by so that its norm
-// becomes d, at strength mu.
+// becomes d, at strength mu. Squares below 0, which rounding can make, count as 0.
 func (g *Graph) NormRatio(d, squares *Node, eps, mu float32) *Node {
 	mustSame("norm ratio", d, squares)
 	return g.add(normRatio{eps, mu}, d.shape, d, squares)
@@ -20,7 +20,7 @@ func (normRatio) name() string { return "norm ratio" }
 func (o normRatio) run(_ kernels.Backend, out, in [][]float32) {
 	eps, mu := float64(o.eps), float64(o.mu)
 	for i, d := range in[0] {
-		out[0][i] = float32(mu*(float64(d)/(math.Sqrt(float64(in[1][i]))+eps)-1) + 1)
+		out[0][i] = float32(mu*(float64(d)/(math.Sqrt(math.Max(float64(in[1][i]), 0))+eps)-1) + 1)
 	}
 }
 
@@ -37,7 +37,7 @@ func (normRatioGrad) skips()       {}
 
 func (o normRatioGrad) run(_ kernels.Backend, out, in [][]float32) {
 	for i, df := range in[0] {
-		root := math.Sqrt(float64(in[2][i]))
+		root := math.Sqrt(math.Max(float64(in[2][i]), 0))
 		n := root + float64(o.eps)
 		step := float64(o.mu) * float64(df) / n
 		if out[0] != nil {

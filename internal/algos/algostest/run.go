@@ -352,7 +352,18 @@ func (c check) saves(t *testing.T) {
 	}
 }
 
-// dropouts: with module dropout 1-ε the layer is the frozen one where the draw says so; with nothing drawn the result is the plain one.
+// draw fills the inputs of a for a step.
+func draw(a algos.Adapter) func(*algos.Network, func(string, []float32)) {
+	return func(_ *algos.Network, put func(string, []float32)) {
+		for _, in := range a.Inputs() {
+			v := make([]float32, in.Size)
+			in.Fill(v, rng.New(1, "test", 1, 1), algos.Step{Timesteps: []int{500}})
+			put(in.Name, v)
+		}
+	}
+}
+
+// dropouts: with module dropout 1-ε the layer is the frozen one where the draw says so; with nothing drawn the result is the plain one; both forms drop the same.
 func (c check) dropouts(t *testing.T) {
 	plain := c.p.Run(t, ref.Open(), nil, c.trained(t, c.o))
 	base := c.p.Run(t, ref.Open(), nil)
@@ -360,13 +371,7 @@ func (c check) dropouts(t *testing.T) {
 		o := c.with(func(o *algos.Options) { o.ModuleDropout, o.RankDropout, o.NeuronDropout, o.Form = 1, 0.1, 0.1, form })
 		a := c.trained(t, o)
 		same(t, "nothing dropped", c.p.Run(t, ref.Open(), nil, a), plain)
-		off := c.p.Run(t, ref.Open(), func(n *algos.Network, put func(string, []float32)) {
-			for _, in := range a.Inputs() {
-				v := make([]float32, in.Size)
-				in.Fill(v, rng.New(1, "test", 1, 1), algos.Step{Timesteps: []int{500}})
-				put(in.Name, v)
-			}
-		}, a)
+		off := c.p.Run(t, ref.Open(), draw(a), a)
 		testutil.NearRel(t, "module dropped: result", off.Y, base.Y, untouchd)
 		for k, g := range off.Grads {
 			for _, v := range g {
@@ -376,6 +381,12 @@ func (c check) dropouts(t *testing.T) {
 			}
 		}
 	}
+	var half [2]Result // half of the rows dropped
+	for i, form := range []algos.Form{algos.FormWeight, algos.FormFactors} {
+		a := c.trained(t, c.with(func(o *algos.Options) { o.RankDropout, o.Form = 0.5, form }))
+		half[i] = c.p.Run(t, ref.Open(), draw(a), a)
+	}
+	same(t, "rows dropped", half[1], half[0])
 }
 
 // bound checks max-norm regularisation where the algorithm has it.
