@@ -1,7 +1,6 @@
 package algos
 
 import (
-	"hash/fnv"
 	"slices"
 
 	"lycoris/internal/fault"
@@ -161,7 +160,7 @@ func (a *glora) Forward(b *nn.Builder, layer *nn.Layer, x *graph.Node, extra nn.
 			p.Add = base
 			return g.MatMul(x, outer, p)
 		}
-		y := g.Dropout(g.MatMul(x, outer, p), b.Input(SeedInput, 3), placeSalt(t.Path+place), float32(o.NeuronDropout))
+		y := g.Dropout(g.MatMul(x, outer, p), b.Input(SeedInput, 3), salt(Target{Path: t.Path + place}), float32(o.NeuronDropout))
 		if base != nil {
 			y = g.Add(g.Reshape(y, base.Shape()...), base)
 		}
@@ -177,13 +176,6 @@ func (a *glora) Forward(b *nn.Builder, layer *nn.Layer, x *graph.Node, extra nn.
 		y = layer.Base(g, add(" a", x, inA, a.outer(b, a.a1)), extra)
 	}
 	return g.Reshape(add(" b", y, a.inner().hidden(b, layer, x), a.outer(b, a.b1)), y.Shape()...)
-}
-
-// placeSalt names a place's draws among those of one seed.
-func placeSalt(place string) uint64 {
-	h := fnv.New64a()
-	h.Write([]byte(place))
-	return h.Sum64()
 }
 
 // inner returns b2 and bm as the inner factors of a LoRA.
