@@ -34,7 +34,7 @@ var formShapes = []formShape{
 	{"conv16x1280", []int{1280, 1280, 3, 3}, []int{1, 16, 16, 1280}, 1},
 }
 
-// formOptions are settings of the Kronecker algorithms that people use.
+// formOptions are settings that people use.
 var formOptions = []struct {
 	name string
 	algo *algos.Algorithm
@@ -46,6 +46,12 @@ var formOptions = []struct {
 	{"lokr-16-f4", &algos.LoKr, algos.Options{Rank: 16, Factor: 4}},
 	{"glokr-4", &algos.GLoKr, algos.Options{Rank: 4}},
 	{"glokr-full-f8", &algos.GLoKr, algos.Options{FullMatrix: true, Rank: 4, Factor: 8}},
+	{"glora-4", &algos.GLoRA, algos.Options{Rank: 4}},
+	{"glora-64", &algos.GLoRA, algos.Options{Rank: 64}},
+	{"ia3", &algos.IA3, algos.Options{}},
+	{"ia3-input", &algos.IA3, algos.Options{OnInput: true}},
+	{"dylora-16", &algos.DyLoRA, algos.Options{Rank: 16}},
+	{"full", &algos.Full, algos.Options{}},
 }
 
 // BenchmarkForms times forward and gradient of one layer, frozen, by each form and by the one that FormAuto takes, in milliseconds of one thread. It is
@@ -136,7 +142,9 @@ func (s formShape) step(b *testing.B, k kernels.Backend, a *algos.Algorithm, o a
 		builder := nn.NewBuilder(leaves, nil, "unet", nil)
 		out = adapters[0].Forward(builder, layer, x, nn.Extra{})
 		for _, f := range n.Factors() {
-			wrt = append(wrt, leaves.Param(f.Param))
+			if !f.Frozen {
+				wrt = append(wrt, leaves.Param(f.Param))
+			}
 		}
 	}
 	outputs := append([]*graph.Node{out}, g.Grad([]*graph.Node{out}, []*graph.Node{leaves.Input("dy", out.Shape()...)}, wrt)...)
