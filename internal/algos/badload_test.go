@@ -27,6 +27,8 @@ func TestLoadErrors(t *testing.T) {
 	ia3 := file{keyIA3: {8}, keyOnInput: {}}
 	glora := file{keyGLoRAA1: {6, 4}, keyGLoRAA2: {4, 6}, keyGLoRAB1: {8, 4}, keyGLoRAB2: {4, 6}, keyAlpha: {}}
 	gloraTucker := file{keyGLoRAA1: {6, 4, 1, 1}, keyGLoRAA2: {4, 6, 1, 1}, keyGLoRAB1: {8, 4, 1, 1}, keyGLoRAB2: {4, 6, 1, 1}, keyGLoRABM: {4, 4, 3, 3}}
+	oft := file{keyOFT: {4, 2, 2}, keyAlpha: {}}
+	boft := file{keyOFT: {2, 2, 4, 4}, keyAlpha: {}}
 	for _, c := range []struct {
 		name   string
 		algo   *Algorithm
@@ -121,6 +123,27 @@ func TestLoadErrors(t *testing.T) {
 		{"the other core", &LoHa, conv, lohaTucker, file{keyHadaT2: nil}, keyHadaT2},
 		{"core without a window", &LoHa, linear, loha, file{keyHadaT1: {4, 4, 1, 1}, keyHadaT2: {4, 4, 1, 1}}, keyHadaT1},
 		{"core of another window", &LoHa, conv, lohaTucker, file{keyHadaT1: {4, 4, 5, 3}}, keyHadaT1},
+
+		{"whole", &DiagOFT, linear, oft, nil, ""},
+		{"whole", &BOFT, conv, boft, nil, ""},
+		{"no constraint", &DiagOFT, linear, oft, file{keyAlpha: nil}, ""},
+		{"no constraint", &BOFT, linear, boft, file{keyAlpha: nil}, ""},
+		{"rescaled", &DiagOFT, linear, oft, file{keyRescale: {8, 1}}, ""},
+		{"rescaled", &BOFT, conv, boft, file{keyRescale: {8, 1, 1, 1}}, ""},
+		{"rotations themselves", &DiagOFT, linear, file{keyOldOFT: {1, 8, 8}}, nil, ""},
+		{"fewer stages", &BOFT, linear, boft, file{keyOFT: {1, 2, 4, 4}}, ""},
+		{"no blocks", &DiagOFT, linear, oft, file{keyOFT: nil}, keyOFT},
+		{"no blocks", &BOFT, linear, boft, file{keyOFT: nil}, keyOFT},
+		{"blocks of another width", &DiagOFT, linear, oft, file{keyOFT: {3, 2, 2}}, keyOFT},
+		{"blocks of another width", &BOFT, linear, boft, file{keyOFT: {2, 2, 2, 2}}, keyOFT},
+		{"blocks that aren't square", &DiagOFT, linear, oft, file{keyOFT: {4, 2, 1}}, keyOFT},
+		{"blocks that aren't square", &BOFT, linear, boft, file{keyOFT: {2, 2, 4, 2}}, keyOFT},
+		{"no elements", &DiagOFT, linear, oft, file{keyOFT: {0, 2, 2}}, keyOFT},
+		{"no stage", &BOFT, linear, boft, file{keyOFT: {0, 2, 4, 4}}, keyOFT},
+		{"too many stages", &BOFT, linear, boft, file{keyOFT: {3, 2, 4, 4}}, keyOFT},
+		{"odd blocks", &BOFT, linear, boft, file{keyOFT: {4, 8, 1, 1}}, keyOFT},
+		{"factors of another width", &DiagOFT, linear, oft, file{keyRescale: {7, 1}}, keyRescale},
+		{"two constraints", &BOFT, linear, boft, file{keyAlpha: {2}}, keyAlpha},
 	} {
 		t.Run(c.algo.Name+"/"+c.name, func(t *testing.T) {
 			shapes := maps.Clone(c.whole)

@@ -52,6 +52,10 @@ var formOptions = []struct {
 	{"ia3-input", &algos.IA3, algos.Options{OnInput: true}},
 	{"dylora-16", &algos.DyLoRA, algos.Options{Rank: 16}},
 	{"full", &algos.Full, algos.Options{}},
+	{"diag-oft-8", &algos.DiagOFT, algos.Options{Rank: 8}},
+	{"diag-oft-16", &algos.DiagOFT, algos.Options{Rank: 16}},
+	{"boft-16", &algos.BOFT, algos.Options{Rank: 16}},
+	{"boft-32", &algos.BOFT, algos.Options{Rank: 32}},
 }
 
 // BenchmarkForms times forward and gradient of one layer, frozen, by each form and by the one that FormAuto takes, in milliseconds of one thread. It is

@@ -143,8 +143,8 @@ func (r *rotation) matrices(b *nn.Builder) []*graph.Node {
 }
 
 // turn emits the stages on the rows of x [O,…]. Stage i takes the rows as axes [n/2ⁱ,2,2ⁱ,s/2] and joins the halves of the second axis to blocks (a
-// perfect shuffle, as upstream does it, when the rows of a block are read as pairs). Kept as [n/2ⁱ,2ⁱ,2,s/2] from one stage to the next, that is one exchange of
-// axes between two stages and one after the last.
+// perfect shuffle, as upstream does it, when the rows of a block are read as pairs). Left as [n/2ⁱ,2ⁱ,2,s/2] by stage i, they need one exchange of axes before
+// the next stage and one after the last.
 func (r *rotation) turn(b *nn.Builder, x *graph.Node) *graph.Node {
 	g, n, s, rest := b.G, r.count, r.size, x.Elems()/r.target.Out()
 	for i, m := range r.matrices(b) {
@@ -168,16 +168,14 @@ func (r *rotation) changed(b *nn.Builder, w *graph.Node) *graph.Node {
 // to their result.
 func (r *rotation) Forward(b *nn.Builder, layer *nn.Layer, x *graph.Node, extra nn.Extra) *graph.Node {
 	t := rows(layer, x)
-	if !r.options.byFactors(r.target, t, r.work(t), r.work(tensor.Elems(r.target.Shape[1:]))) {
+	if !r.options.byFactors(r.target, t, r.outputWork(t), r.weightWork(t)) {
 		return r.throughWeight(b, layer, x, extra, r)
 	}
 	g := b.G
 	bare := *layer
 	bare.Bias, bare.Result = nil, nil
 	y := bare.Base(g, x, nn.Extra{})
-	var turned *graph.Node // [O,rows]; computed again for the gradient, or a layer would keep as many values per stage as it has outputs
-	g.Transient(func() { turned = r.turn(b, g.Permute(g.Reshape(y, t, r.target.Out()), 1, 0)) })
-	out := g.Reshape(g.Permute(g.Reshape(turned, r.target.Out(), t), 1, 0), y.Shape()...)
+	out := g.Reshape(r.turnOutputs(b, g.Reshape(y, t, r.target.Out())), y.Shape()...)
 	if layer.Result != nil {
 		return g.Add(layer.Result, g.Combine(out, 1, y, -1))
 	}
@@ -193,9 +191,46 @@ func (r *rotation) Forward(b *nn.Builder, layer *nn.Layer, x *graph.Node, extra 
 	return out
 }
 
-// work returns what the stages cost for rows of outputs, in multiply-adds of a large product: forward, gradient of the input and of the blocks.
-func (r *rotation) work(rows int) float64 {
-	return float64(rows) * float64(r.target.Out()) * float64(3*r.size*r.stages)
+// turnOutputs emits the stages on the outputs y [rows,O]: one as it is, several on y turned over, where what moves between stages is whole rows. The stages'
+// values are computed again for the gradient, or a layer would keep as many per stage as it has outputs.
+func (r *rotation) turnOutputs(b *nn.Builder, y *graph.Node) *graph.Node {
+	g := b.G
+	if r.stages == 1 {
+		return g.BlockMatMul(y, r.matrices(b)[0], true)
+	}
+	var turned *graph.Node
+	g.Transient(func() { turned = r.turn(b, g.Permute(y, 1, 0)) })
+	return g.Permute(g.Reshape(turned, r.target.Out(), y.Elems()/r.target.Out()), 1, 0)
+}
+
+// What a value costs for forward and gradient, in multiply-adds of a large product (some 36 a nanosecond on a Zen 3 core with AVX2): fitted to BenchmarkForms.
+// Blocks are small, so that it is the moving that counts.
+const (
+	stageCost      = 100 // in a stage of turn, and for each row of a block
+	stageRowCost   = 10
+	turnedCost     = 170 // turned over and back
+	blockCost      = 220 // in a product of blocks with rows as they are, and for each row of a block
+	blockRowCost   = 6
+	rotatedWeights = 60 // a weight expanded, and its gradient
+)
+
+// outputWork returns the cost of the stages on rows of outputs.
+func (r *rotation) outputWork(rows int) float64 {
+	values, size := float64(rows)*float64(r.target.Out()), float64(r.size)
+	if r.stages == 1 {
+		return values * (blockCost + blockRowCost*size)
+	}
+	return values * (turnedCost + float64(r.stages)*(stageCost+stageRowCost*size))
+}
+
+// weightWork returns the cost of the stages on the weight and, for a convolution, of doing without the short cut (Winograd's) that a frozen kernel has.
+func (r *rotation) weightWork(rows int) float64 {
+	values := float64(tensor.Elems(r.target.Shape))
+	work := values * (rotatedWeights + float64(r.stages)*(stageCost+stageRowCost*float64(r.size)))
+	if r.target.HasWindow() {
+		work += float64(rows) * values
+	}
+	return work
 }
 
 // Change emits the difference that the stages make to W.
