@@ -123,8 +123,11 @@ type Bounded interface {
 	BoundNorm(limit float64) (before, after float64)
 }
 
-// Weighed is a Bounded adapter whose norm depends on the frozen weight: Weigh shows it the weight's values before each BoundNorm.
-type Weighed interface{ Weigh(weight []float32) }
+// Weighed is a Bounded adapter whose norm depends on the frozen weight: the one that its Forward saw, whose values Weigh shows it before each BoundNorm.
+type Weighed interface {
+	Frozen() *graph.Weight
+	Weigh(weight []float32)
+}
 
 // Starter is an adapter whose first values depend on the frozen weight. Start is called once, before [Network.Allocate]; it changes host values only and
 // does nothing for an adapter that came from a file.

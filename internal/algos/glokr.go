@@ -38,8 +38,9 @@ type glokr struct {
 	a, b           *kron // a is [I,I], b like the weight
 	scaleA, scaleB float64
 	fileAlpha      float64
-	sigma          *Factor   // [1], nil where it is always 1
-	frozen         []float32 // what Weigh showed, until BoundNorm has used it
+	sigma          *Factor       // [1], nil where it is always 1
+	weight         *graph.Weight // the frozen one, as Forward saw it
+	frozen         []float32     // what Weigh showed, until BoundNorm has used it
 }
 
 func newGLoKr(t Target, o Options, s *rng.Stream) (Adapter, error) {
@@ -149,6 +150,7 @@ func (l *glokr) Change(b *nn.Builder, w *graph.Node) *graph.Node {
 // Forward emits op(x + μ·σ·sA·A·x, W) + μ·σ·sB·B·x, one product with the frozen weight. Where the change must be had by itself (row masks, neuron dropout, an
 // adapter below) A·x goes through a second product.
 func (l *glokr) Forward(b *nn.Builder, layer *nn.Layer, x *graph.Node, extra nn.Extra) *graph.Node {
+	l.weight = layer.W
 	g := b.G
 	apart := layer.Result != nil || l.options.RankDropout > 0 || l.options.NeuronDropout > 0
 	if l.options.NeuronDropout == 0 && !l.options.byFactors(l.target, rows(layer, x), l.work(layer, x, apart), weightWork(layer, x)) {
@@ -186,6 +188,9 @@ func (l *glokr) Tensors() []tensor.Named {
 	all := append([]tensor.Named{alphaTensor(l.fileAlpha)}, l.a.tensorsOf(&l.module, by)...)
 	return append(all, l.b.tensorsOf(&l.module, by)...)
 }
+
+// Frozen returns the weight that Forward saw.
+func (l *glokr) Frozen() *graph.Weight { return l.weight }
 
 // Weigh shows the adapter the frozen weight, on which its norm depends.
 func (l *glokr) Weigh(weight []float32) { l.frozen = weight }

@@ -52,9 +52,8 @@ func (t *trainer) step(ctx context.Context, update int) (stepResult, error) {
 	}
 	t.markIdle()
 	t.optimizer.Step(lrs, optim.ClipFactor(r.gradNorm, t.cfg.Train.MaxGradNorm))
-	var err error
-	r.maxNorm, err = t.boundNorms()
-	return r, err
+	r.maxNorm = t.boundNorms()
+	return r, nil
 }
 
 // normBound says what max-norm regularisation did.
@@ -64,10 +63,10 @@ type normBound struct {
 }
 
 // boundNorms applies train.scale_weight_norms to every adapter.
-func (t *trainer) boundNorms() (b normBound, err error) {
+func (t *trainer) boundNorms() (b normBound) {
 	limit := t.cfg.Train.ScaleWeightNorms
 	if limit <= 0 {
-		return b, nil
+		return b
 	}
 	t.network.Pull(t.backend)
 	for _, a := range t.network.Adapters {
@@ -76,11 +75,7 @@ func (t *trainer) boundNorms() (b normBound, err error) {
 			continue
 		}
 		if w, ok := a.(algos.Weighed); ok {
-			values, err := t.frozen(a.Target())
-			if err != nil {
-				return b, err
-			}
-			w.Weigh(values)
+			w.Weigh(t.backend.Unpack(w.Frozen().Packed))
 		}
 		before, after := n.BoundNorm(limit)
 		if after != before {
@@ -90,7 +85,7 @@ func (t *trainer) boundNorms() (b normBound, err error) {
 		b.max = math.Max(b.max, after)
 	}
 	t.network.Push(t.backend)
-	return b, nil
+	return b
 }
 
 func mean(v []float32) float64 {
