@@ -1,10 +1,6 @@
 package graph
 
-import (
-	"math"
-
-	"lycoris/internal/kernels"
-)
+import "lycoris/internal/kernels"
 
 // NormRatio returns f = mu·(d/(√squares+eps) − 1) + 1, element by element: what a block with the sum of squares squares is scaled by so that its norm
 // becomes d, at strength mu. Squares below 0, which rounding can make, count as 0.
@@ -17,11 +13,8 @@ type normRatio struct{ eps, mu float32 }
 
 func (normRatio) name() string { return "norm ratio" }
 
-func (o normRatio) run(_ kernels.Backend, out, in [][]float32) {
-	eps, mu := float64(o.eps), float64(o.mu)
-	for i, d := range in[0] {
-		out[0][i] = float32(mu*(float64(d)/(math.Sqrt(math.Max(float64(in[1][i]), 0))+eps)-1) + 1)
-	}
+func (o normRatio) run(b kernels.Backend, out, in [][]float32) {
+	b.NormRatio(out[0], in[0], in[1], o.eps, o.mu)
 }
 
 func (o normRatio) grad(g *Graph, n, dy *Node, want []bool) []*Node {
@@ -35,21 +28,8 @@ type normRatioGrad struct{ eps, mu float32 }
 func (normRatioGrad) name() string { return "norm ratio gradient" }
 func (normRatioGrad) skips()       {}
 
-func (o normRatioGrad) run(_ kernels.Backend, out, in [][]float32) {
-	for i, df := range in[0] {
-		root := math.Sqrt(math.Max(float64(in[2][i]), 0))
-		n := root + float64(o.eps)
-		step := float64(o.mu) * float64(df) / n
-		if out[0] != nil {
-			out[0][i] = float32(step)
-		}
-		if out[1] != nil {
-			out[1][i] = 0
-			if root > 0 {
-				out[1][i] = float32(-step * float64(in[1][i]) / (2 * n * root))
-			}
-		}
-	}
+func (o normRatioGrad) run(b kernels.Backend, out, in [][]float32) {
+	b.NormRatioGrad(out[0], out[1], in[0], in[1], in[2], o.eps, o.mu)
 }
 
 func (normRatioGrad) grad(*Graph, *Node, *Node, []bool) []*Node { panic("graph: second derivative") }

@@ -1,6 +1,6 @@
 // 2-D convolutions of channels-last images.
 //
-// 3×3 with stride 1 and padding 1 goes by Winograd's F(4×4,3×3) (Lavin and Gray, 2016), weights transformed on the fly from their stored
+// 3×3 with stride 1 and padding 1 goes by Winograd's F(4×4,3×3) (Lavin and Gray, 2016), all three products, weights transformed on the fly from their stored
 // precision; the points 0, ±3/4, ±3/2, ∞ keep the error near 4e-6 of the largest output. 1×1 is a matrix product. The rest gathers
 // rows of the input block by block (im2col) for the matrix kernel. All accumulate in float.
 #ifndef LYC_CONV_H

@@ -235,7 +235,13 @@ static void reorder(void *arg, int64_t begin, int64_t end, int thread) {
 // Columns of the sums: each tap's padded to whole panels.
 static int64_t weight_grad_columns(const lyc_conv_size *s) { return s->kh * s->kw * ((s->c + NR - 1) / NR) * NR; }
 
+static int weight_grad_winograd(const lyc_conv_size *s) { return winograd_fits(s, s->c) && s->o >= 16 && wino_tiles(s) > 0; }
+
 static void conv_weight_grad(const lyc_cpu *e, float *dw, const float *dy, const float *x, lyc_conv_size s) {
+    if (weight_grad_winograd(&s)) {
+        winograd_weight_grad(e, dw, dy, x, &s);
+        return;
+    }
     int64_t ld = weight_grad_columns(&s);
     float *sums = lyc_shared(e->pool);
     gemm_job g = {.batch = 1, .m = s.o, .n = ld, .k = s.n * s.oh * s.ow, .alpha = 1, .a = dy, .a_rs = 1, .a_cs = s.o,
@@ -246,6 +252,7 @@ static void conv_weight_grad(const lyc_cpu *e, float *dw, const float *dy, const
 }
 
 static lyc_bytes conv_weight_grad_scratch(lyc_conv_size s) {
+    if (weight_grad_winograd(&s)) return winograd_weight_grad_scratch(&s);
     int64_t ld = weight_grad_columns(&s), shares = gemm_shares(1, s.o, ld, s.n * s.oh * s.ow);
     return (lyc_bytes){4 * s.o * ld * (shares > 1 ? shares + 1 : 1), GEMM_THREAD_BYTES};
 }

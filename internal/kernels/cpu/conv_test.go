@@ -83,7 +83,7 @@ func testConv(t *testing.T, backends []*Backend, tol float64) {
 		reference.ConvFreeGrad(dx, dy, free, c, addX)
 		check(t, "ConvFreeGrad "+name, backends, dx, nil, tol, func(b *Backend, dx []float32) { b.ConvFreeGrad(dx, dy, free, c, addX) })
 		reference.ConvWeightGrad(dw, dy, x, c)
-		check(t, "ConvWeightGrad "+name, backends, dw, nil, 2e-6, func(b *Backend, dw []float32) { b.ConvWeightGrad(dw, dy, x, c) })
+		check(t, "ConvWeightGrad "+name, backends, dw, nil, tol, func(b *Backend, dw []float32) { b.ConvWeightGrad(dw, dy, x, c) })
 	}
 }
 

@@ -55,13 +55,13 @@ static void axpy(const lyc_cpu *e, float *y, const float *x, float alpha, int64_
 // A ratio per row or column of a weight: a few hundred values, by one thread.
 static void norm_ratio(const lyc_cpu *e, float *f, const float *d, const float *ss, float eps, float mu, int64_t n) {
     (void)e;
-    for (int64_t i = 0; i < n; i++) f[i] = (float)(mu * (d[i] / (sqrt(ss[i]) + (double)eps) - 1) + 1);
+    for (int64_t i = 0; i < n; i++) f[i] = (float)(mu * (d[i] / (sqrt(ss[i] > 0 ? ss[i] : 0.0) + (double)eps) - 1) + 1);
 }
 
 static void norm_ratio_grad(const lyc_cpu *e, float *dd, float *dss, const float *df, const float *d, const float *ss, float eps, float mu, int64_t n) {
     (void)e;
     for (int64_t i = 0; i < n; i++) {
-        double root = sqrt(ss[i]), norm = root + eps, g = (double)df[i] * mu;
+        double root = sqrt(ss[i] > 0 ? ss[i] : 0.0), norm = root + eps, g = (double)df[i] * mu;
         if (dd) dd[i] = (float)(g / norm);
         if (dss) dss[i] = ss[i] > 0 ? (float)(-g * d[i] / (2 * norm * norm * root)) : 0;
     }

@@ -278,3 +278,142 @@ static void winograd_grad(const lyc_cpu *e, float *dx, const float *dy, lyc_weig
                   .halve_out = s->upsample, .x = dy, .y = dx, .ep = {.add = add}};
     winograd_run(e, &j, shared);
 }
+
+// ---- The kernel's gradient by the same method: the adjoint of Y = Aᵀ[(G g Gᵀ) ⊙ V]A with respect to g, V = Bᵀ d B as above, is
+//
+//     dg = Gᵀ [ Σ over tiles of (A dY Aᵀ) ⊙ V ] G
+//
+// 36 products of [outputs × tiles]·[tiles × channels] in place of 144. A task has 48 outputs and 64 channels: their sums U[36][48][64] stay in the second-level
+// cache until they are transformed and stored. V is kept as [36][panel of NR channels][tile][NR], A dY Aᵀ = Z as [36][block of 48 outputs][tile][48].
+
+enum { WINO_GRAD_O = 48, WINO_GRAD_C = 64 };
+
+LYC_INLINE void wino_spread(const vf *y, int s, vf *o, int so) { // A·y
+    vf y0 = y[0], y1 = y[s], y2 = y[2 * s], y3 = y[3 * s];
+    vf t = y0 + WA2 * y2, u = WA * y1 + (WA * WA2) * y3;
+    o[0] = y0;
+    o[so] = t + u, o[2 * so] = t - u;
+    t = y0 + WB2 * y2, u = WB * y1 + (WB * WB2) * y3;
+    o[3 * so] = t + u, o[4 * so] = t - u;
+    o[5 * so] = y3;
+}
+
+LYC_INLINE void wino_gather(const vf *u, int s, vf *o, int so) { // Gᵀ·u
+    vf a = u[s] + u[2 * s], b = u[s] - u[2 * s], c = u[3 * s] + u[4 * s], d = u[3 * s] - u[4 * s];
+    o[0] = (1 / (WA2 * WB2)) * u[0] + (1 / WNA) * a + (1 / WNB) * c;
+    o[so] = (WA / WNA) * b + (WB / WNB) * d;
+    o[2 * so] = (WA2 / WNA) * a + (WB2 / WNB) * c + u[5 * s];
+}
+
+typedef struct {
+    const lyc_cpu *e;
+    const lyc_conv_size *s;
+    const float *x, *dy;
+    float *dw, *v, *z;
+    int64_t th, tw, t0, t1, vs, zs, cblocks; // the block of tiles [t0,t1); strides of V and Z; blocks of channels
+} wino_grad_job;
+
+// Tiles [begin,end) of the block, of x to V and of dy to Z.
+static void wino_grad_inputs(void *arg, int64_t begin, int64_t end, int thread) {
+    (void)thread;
+    const wino_grad_job *j = arg;
+    const lyc_conv_size *s = j->s;
+    int up = s->upsample ? 1 : 0;
+    int64_t tiles = j->t1 - j->t0;
+    for (int64_t i = begin; i < end; i++) {
+        int64_t t = j->t0 + i, item = t / (j->th * j->tw), ty = t / j->tw % j->th * 4, tx = t % j->tw * 4;
+        const float *at[36];
+        for (int k = 0; k < 36; k++) {
+            int64_t y = ty - 1 + k / 6, x = tx - 1 + k % 6;
+            int inside = y >= 0 && x >= 0 && y < s->oh && x < s->ow;
+            at[k] = inside ? j->x + ((item * s->h + (y >> up)) * s->w + (x >> up)) * s->c : 0;
+        }
+        for (int64_t c = 0; c < (s->c + NR - 1) / NR * NR; c += LYC_VL) {
+            vf d[36], q[36];
+            if (c + LYC_VL <= s->c)
+                for (int k = 0; k < 36; k++) d[k] = at[k] ? v_load(at[k] + c) : v_zero();
+            else
+                for (int k = 0; k < 36; k++) d[k] = at[k] && c < s->c ? v_load_n(at[k] + c, s->c - c) : v_zero();
+            LYC_UNROLL for (int r = 0; r < 6; r++) wino_input(d + r, 6, q + r, 6);
+            float *dst = j->v + c / NR * tiles * NR + i * NR + c % NR;
+            LYC_UNROLL for (int r = 0; r < 6; r++) {
+                vf o[6];
+                wino_input(q + r * 6, 1, o, 1);
+                LYC_UNROLL for (int k = 0; k < 6; k++) v_store(dst + (r * 6 + k) * j->vs, o[k]);
+            }
+        }
+        for (int k = 0; k < 16; k++) {
+            int64_t y = ty + k / 4, x = tx + k % 4;
+            at[k] = y < s->oh && x < s->ow ? j->dy + ((item * s->oh + y) * s->ow + x) * s->o : 0;
+        }
+        for (int64_t c = 0; c < s->o; c += LYC_VL) {
+            vf d[16], q[24];
+            if (c + LYC_VL <= s->o)
+                for (int k = 0; k < 16; k++) d[k] = at[k] ? v_load(at[k] + c) : v_zero();
+            else
+                for (int k = 0; k < 16; k++) d[k] = at[k] ? v_load_n(at[k] + c, s->o - c) : v_zero();
+            LYC_UNROLL for (int r = 0; r < 4; r++) wino_spread(d + r, 4, q + r, 4);
+            float *dst = j->z + c / WINO_GRAD_O * tiles * WINO_GRAD_O + i * WINO_GRAD_O + c % WINO_GRAD_O;
+            LYC_UNROLL for (int r = 0; r < 6; r++) {
+                vf o[6];
+                wino_spread(q + r * 4, 1, o, 1);
+                LYC_UNROLL for (int k = 0; k < 6; k++) v_store(dst + (r * 6 + k) * j->zs, o[k]);
+            }
+        }
+    }
+}
+
+// Sums of one output, channels [c,c+LYC_VL), to the kernel's gradient; n of the channels exist. The first block of tiles assigns, the others add.
+LYC_INLINE void wino_grad_store(float *dw, const float *u, int64_t us, int64_t n, int add) {
+    vf d[36], q[18];
+    union { vf v[9]; float f[9 * LYC_VL]; } g;
+    LYC_UNROLL for (int k = 0; k < 36; k++) d[k] = v_load(u + k * us);
+    LYC_UNROLL for (int s = 0; s < 6; s++) wino_gather(d + s, 6, q + s, 6);
+    LYC_UNROLL for (int r = 0; r < 3; r++) wino_gather(q + r * 6, 1, g.v + r * 3, 1);
+    for (int64_t i = 0; i < n; i++, dw += 9)
+        for (int t = 0; t < 9; t++) dw[t] = add ? dw[t] + g.f[t * LYC_VL + i] : g.f[t * LYC_VL + i];
+}
+
+static void wino_grad_task(void *arg, int64_t begin, int64_t end, int thread) {
+    const wino_grad_job *j = arg;
+    const lyc_conv_size *s = j->s;
+    int64_t tiles = j->t1 - j->t0, us = WINO_GRAD_O * WINO_GRAD_C + WINO_PAD;
+    float *u = lyc_scratch(j->e->pool, thread);
+    for (int64_t task = begin; task < end; task++) {
+        int64_t o0 = task / j->cblocks * WINO_GRAD_O, c0 = task % j->cblocks * WINO_GRAD_C;
+        int64_t m = s->o - o0 < WINO_GRAD_O ? s->o - o0 : WINO_GRAD_O, n = s->c - c0 < WINO_GRAD_C ? s->c - c0 : WINO_GRAD_C;
+        for (int xi = 0; xi < 36; xi++) {
+            gemm_a a = {j->z + xi * j->zs + o0 * tiles, 1, WINO_GRAD_O, MR};
+            for (int64_t p = 0; p < n; p += NR)
+                panel_rows(m, NR, tiles, a, j->v + xi * j->vs + (c0 + p) * tiles, NR, u + xi * us + p, WINO_GRAD_C, 0, 0, 0, 1);
+        }
+        for (int64_t i = 0; i < m; i++)
+            for (int64_t c = 0; c < n; c += LYC_VL)
+                wino_grad_store(j->dw + ((o0 + i) * s->c + c0 + c) * 9, u + i * WINO_GRAD_C + c, us, n - c < LYC_VL ? n - c : LYC_VL, j->t0 > 0);
+    }
+}
+
+// Floats of V and Z for a block of tiles; a block has half as many as of the forward product, for there are two of them.
+static int64_t wino_grad_block(const lyc_conv_size *s) {
+    int64_t tiles = wino_tiles(s), blocks = (2 * tiles + WINO_TILES - 1) / WINO_TILES;
+    return (tiles + blocks - 1) / blocks;
+}
+
+static int64_t wino_grad_v(const lyc_conv_size *s) { return wino_grad_block(s) * ((s->c + NR - 1) / NR * NR) + WINO_PAD; }
+static int64_t wino_grad_z(const lyc_conv_size *s) { return wino_grad_block(s) * ((s->o + WINO_GRAD_O - 1) / WINO_GRAD_O * WINO_GRAD_O) + WINO_PAD; }
+
+static void winograd_weight_grad(const lyc_cpu *e, float *dw, const float *dy, const float *x, const lyc_conv_size *s) {
+    wino_grad_job j = {.e = e, .s = s, .x = x, .dy = dy, .dw = dw, .v = lyc_shared(e->pool), .th = (s->oh + 3) / 4, .tw = (s->ow + 3) / 4,
+                       .vs = wino_grad_v(s), .zs = wino_grad_z(s), .cblocks = (s->c + WINO_GRAD_C - 1) / WINO_GRAD_C};
+    j.z = j.v + 36 * j.vs;
+    int64_t tiles = wino_tiles(s), block = wino_grad_block(s);
+    for (j.t0 = 0; j.t0 < tiles; j.t0 += block) {
+        j.t1 = j.t0 + block < tiles ? j.t0 + block : tiles;
+        lyc_parallel(e->pool, j.t1 - j.t0, 1 + 16384 / (s->c + s->o), wino_grad_inputs, &j);
+        lyc_parallel(e->pool, (s->o + WINO_GRAD_O - 1) / WINO_GRAD_O * j.cblocks, 1, wino_grad_task, &j);
+    }
+}
+
+static lyc_bytes winograd_weight_grad_scratch(const lyc_conv_size *s) {
+    return (lyc_bytes){4 * 36 * (wino_grad_v(s) + wino_grad_z(s)), 4 * 36 * (WINO_GRAD_O * WINO_GRAD_C + WINO_PAD)};
+}

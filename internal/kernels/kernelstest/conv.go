@@ -122,7 +122,7 @@ func (s *suite) convFreeCases(name string, c kernels.Conv, forward, backward out
 				b.ConvFreeGrad(out[0], in[0], in[1], c, in[2])
 			}})
 	}
-	s.check(opCase{name: "ConvWeightGrad " + name, out: []output{{n: len(w), tol: s.tol.Linear, floor: math.Sqrt(float64(c.Rows()))}}, in: [][]float32{dy, x},
+	s.check(opCase{name: "ConvWeightGrad " + name, out: []output{{n: len(w), tol: forward.tol, floor: math.Sqrt(float64(c.Rows()))}}, in: [][]float32{dy, x},
 		run: func(b kernels.Backend, _ kernels.Weight, out, in [][]float32) {
 			b.ConvWeightGrad(out[0], in[0], in[1], c)
 		}})

@@ -17,7 +17,7 @@ import (
 // where a case has few). Ops that only move or multiply single values must be exact and have no bound.
 type Tolerance struct {
 	Linear    float64 // linear, matmul, direct convolution and weight gradient: float32 sums of up to a few thousand products
-	Winograd  float64 // 3×3 convolution with stride 1, forward and data gradient: the transforms' rounding comes on top
+	Winograd  float64 // 3×3 convolution with stride 1 and its gradients: the transforms' rounding comes on top
 	Attention float64 // forward, and gradients by the recomputed softmax
 	Norm      float64 // group and layer norm, forward and gradients, on data with a mean three times the deviation
 	Function  float64 // activations: a polynomial exp or erf

@@ -99,7 +99,9 @@ func panics(s *suite) {
 		{"Conv2d", func() { s.b.Conv2d(f(15), f(32), w, c, kernels.Epilogue{}) }},
 		{"ConvFree", func() { s.b.ConvFree(f(16), f(32), f(31), c, kernels.Epilogue{}) }},
 		{"ConvWeightGrad", func() { s.b.ConvWeightGrad(f(32), f(16), f(31), c) }},
-		{"MatMul", func() { s.b.MatMul(f(6), f(8), f(11), kernels.Epilogue{}, kernels.MatMul{Batch: 1, M: 2, N: 3, K: 4, Alpha: 1}) }},
+		{"MatMul", func() {
+			s.b.MatMul(f(6), f(8), f(11), kernels.Epilogue{}, kernels.MatMul{Batch: 1, M: 2, N: 3, K: 4, Alpha: 1})
+		}},
 		{"BlockMatMul", func() { s.b.BlockMatMul(f(6), f(8), f(7), nil, kernels.BlockMatMul{M: 1, N: 2, S: 4, T: 3}) }},
 		{"Cayley", func() { s.b.Cayley(f(8), f(9), kernels.Cayley{N: 2, S: 2}) }},
 		{"NormRatio", func() { s.b.NormRatio(f(2), f(2), f(1), 0, 1) }},

@@ -7,7 +7,7 @@ func (Backend) NormRatio(f, d, ss []float32, eps, mu float32) {
 	check("NormRatio", "d", len(d), len(f))
 	check("NormRatio", "ss", len(ss), len(f))
 	for i := range f {
-		f[i] = float32(float64(mu)*(float64(d[i])/(math.Sqrt(float64(ss[i]))+float64(eps))-1) + 1)
+		f[i] = float32(float64(mu)*(float64(d[i])/(math.Sqrt(math.Max(float64(ss[i]), 0))+float64(eps))-1) + 1)
 	}
 }
 
@@ -19,7 +19,7 @@ func (Backend) NormRatioGrad(dd, dss, df, d, ss []float32, eps, mu float32) {
 	checkOptional(op, "dd", dd, len(df))
 	checkOptional(op, "dss", dss, len(df))
 	for i := range df {
-		root := math.Sqrt(float64(ss[i]))
+		root := math.Sqrt(math.Max(float64(ss[i]), 0))
 		n := root + float64(eps)
 		if dd != nil {
 			dd[i] = float32(float64(df[i]) * float64(mu) / n)
