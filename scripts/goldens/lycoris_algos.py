@@ -99,7 +99,7 @@ CASES = {
     "diag-oft": OFT,
     "boft": OFT | {"no bias": dict(lora_dim=6) | NOBIAS, "dim 8": dict(lora_dim=8), "one block": dict(lora_dim=-1)},
     "tlora": {"plain": LOW | dict(layers=FLAT), "no bias": LOW | NOBIAS, "rank 1": dict(lora_dim=1, alpha=0, layers=FLAT),
-              **{f"timestep {t}": LOW | dict(timestep=t, layers=FLAT) for t in (0, 300, 600, 999)}},
+              "another start": LOW | dict(sig_type="last", layers=FLAT), **{f"timestep {t}": LOW | dict(timestep=t, layers=FLAT) for t in (0, 300, 600, 999)}},
     "norm": {"plain": dict(layers=("layernorm", "groupnorm"))},
 }
 MULTIPLIERS = (1.0, 0.7)
@@ -131,8 +131,10 @@ def fill(module: torch.nn.Module, rng) -> None:
         if isinstance(module, TLoraModule):  # the signs that an SVD leaves open
             q, p = module.q_layer.weight.flatten(1), module.p_layer.weight.flatten(1)
             sign = q.gather(1, q.abs().argmax(1, keepdim=True)).sign()
-            q.mul_(sign)
-            p.mul_(sign.T)
+            for v in (q, module.base_q.flatten(1)):
+                v.mul_(sign)
+            for v in (p, module.base_p.flatten(1)):
+                v.mul_(sign.T)
         for key, p in module.named_parameters():
             if key == "scalar":
                 p.fill_(0.6)
@@ -165,7 +167,9 @@ def run_module(algo: str, layer: torch.nn.Module, options: dict, seed: str, x, d
     module = MODULES[algo]("m", layer, 1.0, bypass_mode=False, **{k: v for k, v in options.items() if k not in NOT_OF_THE_MODULE})
     module.train().apply_to()
     fill(module, stream(seed))
-    file = {k: v.detach().clone() for k, v in module.state_dict().items() if not k.startswith("base_")}
+    file = {k: v.detach().clone() for k, v in module.state_dict().items()}
+    if "sig_type" in options:  # ours write where T-LoRA started; lycoris leaves it to the reader to find the largest singular triples
+        file |= {k: v.clone() for k, v in module.named_buffers() if k.startswith("base_")}
     if algo == "dylora":
         module.alpha = module.alpha / module.block_size
         module.get_random_rank_weight = lambda: module.get_weight(options["block"] * module.block_size)
