@@ -10,26 +10,33 @@ void lyc_conv_grad(const lyc_cpu *e, float *dx, const float *dy, lyc_weight w, l
     e->kernels->conv->grad(e, dx, dy, w, s, add, shared(e));
 }
 
-// free_weight describes a kernel laid out at the start of the shared scratch.
-static lyc_weight free_weight(const lyc_cpu *e, lyc_conv_size s) {
-    return (lyc_weight){.data = shared(e), .dtype = LYC_F32, .taps = (int32_t)(s.kh * s.kw), .out = s.o, .in = s.c};
+// free_weight describes a kernel as it lies, or, where rows is 0, lays it out at the start of the shared scratch and moves `shared` behind it.
+static lyc_weight free_weight(const lyc_cpu *e, const float *w, lyc_conv_size s, int rows, float **shared) {
+    lyc_weight f = {.data = (void *)w, .dtype = LYC_ROWS, .taps = (int32_t)(s.kh * s.kw), .out = s.o, .in = s.c};
+    if (rows) return f;
+    f.dtype = LYC_F32;
+    f.data = *shared;
+    lyc_pack(e, f, w);
+    *shared += (lyc_weight_bytes(e, f) + 63) / 64 * 16;
+    return f;
 }
 
 static int64_t free_bytes(const lyc_cpu *e, lyc_conv_size s) {
     lyc_weight w = {.dtype = LYC_F32, .taps = (int32_t)(s.kh * s.kw), .out = s.o, .in = s.c};
-    return (lyc_weight_bytes(e, w) + 63) / 64 * 64;
+    const lyc_conv_table *t = e->kernels->conv;
+    return t->forward_rows(s) && t->grad_rows(s) ? 0 : (lyc_weight_bytes(e, w) + 63) / 64 * 64;
 }
 
 void lyc_conv_free(const lyc_cpu *e, float *y, const float *x, const float *w, lyc_conv_size s, lyc_epilogue ep) {
-    lyc_weight packed = free_weight(e, s);
-    lyc_pack(e, packed, w);
-    e->kernels->conv->forward(e, y, x, packed, s, ep, shared(e) + free_bytes(e, s) / 4);
+    float *rest = shared(e);
+    lyc_weight f = free_weight(e, w, s, e->kernels->conv->forward_rows(s), &rest);
+    e->kernels->conv->forward(e, y, x, f, s, ep, rest);
 }
 
 void lyc_conv_free_grad(const lyc_cpu *e, float *dx, const float *dy, const float *w, lyc_conv_size s, const float *add) {
-    lyc_weight packed = free_weight(e, s);
-    lyc_pack(e, packed, w);
-    e->kernels->conv->grad(e, dx, dy, packed, s, add, shared(e) + free_bytes(e, s) / 4);
+    float *rest = shared(e);
+    lyc_weight f = free_weight(e, w, s, e->kernels->conv->grad_rows(s), &rest);
+    e->kernels->conv->grad(e, dx, dy, f, s, add, rest);
 }
 
 void lyc_conv_weight_grad(const lyc_cpu *e, float *dw, const float *dy, const float *x, lyc_conv_size s) {

@@ -26,6 +26,9 @@ typedef struct lyc_conv_table {
     void (*grad)(const struct lyc_cpu *e, float *dx, const float *dy, lyc_weight w, lyc_conv_size s, const float *add, float *shared);
     // dw [o,c,kh,kw] = the gradient with respect to the kernel
     void (*weight_grad)(const struct lyc_cpu *e, float *dw, const float *dy, const float *x, lyc_conv_size s);
+    // whether forward and grad take a kernel as it lies (LYC_ROWS)
+    int (*forward_rows)(lyc_conv_size s);
+    int (*grad_rows)(lyc_conv_size s);
     lyc_bytes (*forward_scratch)(lyc_conv_size s);
     lyc_bytes (*grad_scratch)(lyc_conv_size s);
     lyc_bytes (*weight_grad_scratch)(lyc_conv_size s);
@@ -33,7 +36,7 @@ typedef struct lyc_conv_table {
 
 void lyc_conv(const struct lyc_cpu *e, float *y, const float *x, lyc_weight w, lyc_conv_size s, lyc_epilogue ep);
 void lyc_conv_grad(const struct lyc_cpu *e, float *dx, const float *dy, lyc_weight w, lyc_conv_size s, const float *add);
-// The same with a kernel that is not frozen: w is row-major [o,c,kh,kw], and laid out in scratch first.
+// The same with a kernel that is not frozen: w is row-major [o,c,kh,kw], and laid out in scratch first but for Winograd's products.
 void lyc_conv_free(const struct lyc_cpu *e, float *y, const float *x, const float *w, lyc_conv_size s, lyc_epilogue ep);
 void lyc_conv_free_grad(const struct lyc_cpu *e, float *dx, const float *dy, const float *w, lyc_conv_size s, const float *add);
 void lyc_conv_weight_grad(const struct lyc_cpu *e, float *dw, const float *dy, const float *x, lyc_conv_size s);

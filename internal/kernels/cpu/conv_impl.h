@@ -186,6 +186,10 @@ static void conv_grad(const lyc_cpu *e, float *dx, const float *dy, lyc_weight w
     }
 }
 
+static int conv_forward_rows(lyc_conv_size s) { return winograd_fits(&s, s.c); }
+
+static int conv_grad_rows(lyc_conv_size s) { return winograd_fits(&s, s.o); }
+
 static lyc_bytes conv_forward_scratch(lyc_conv_size s) { return winograd_fits(&s, s.c) ? winograd_scratch(&s, s.c, s.o) : linear_scratch(); }
 
 static lyc_bytes conv_grad_scratch(lyc_conv_size s) {
@@ -261,6 +265,8 @@ static const lyc_conv_table LYC_NAME(lyc_conv) = {
     .forward = conv_forward,
     .grad = conv_grad,
     .weight_grad = conv_weight_grad,
+    .forward_rows = conv_forward_rows,
+    .grad_rows = conv_grad_rows,
     .forward_scratch = conv_forward_scratch,
     .grad_scratch = conv_grad_scratch,
     .weight_grad_scratch = conv_weight_grad_scratch,

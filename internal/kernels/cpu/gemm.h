@@ -10,8 +10,8 @@
 
 struct lyc_cpu;
 
-// Element types of a weight in memory.
-enum { LYC_F32, LYC_F16, LYC_BF16 };
+// Element types of a weight in memory. LYC_ROWS: floats, but not in panels: row-major [out,in,taps], for Winograd's products only.
+enum { LYC_F32, LYC_F16, LYC_BF16, LYC_ROWS };
 
 // A frozen weight [out,in,taps] (taps = kh·kw, 1 for a linear layer), stored as panels [ceil(out/NR)][in][taps][NR] in its file's element type, with
 // zeros behind the last output. NR is twice the lanes of the instruction set it was packed for.

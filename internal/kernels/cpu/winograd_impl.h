@@ -164,12 +164,58 @@ LYC_INLINE void wino_weights_grad_as(const int dtype, const wino_job *j, int64_t
         }
 }
 
+// A kernel that is not frozen is taken as it lies, row-major [out][in][9]. Forward: LYC_VL rows are turned in registers, LYC_VL inputs at a time.
+static void wino_weights_rows(const wino_job *j, int64_t p, int64_t np, int64_t c0, int64_t cb, float *u, int64_t us) {
+    const float *w = j->w.data;
+    int64_t width = j->w.in * 9;
+    for (int64_t k = 0; k < np; k++)
+        for (int h = 0; h < NR; h += LYC_VL)
+            for (int64_t c = 0; c < cb; c += LYC_VL) {
+                vf g[9 * LYC_VL]; // [input][tap]
+                int64_t o = (p + k) * NR + h, n = cb - c < LYC_VL ? cb - c : LYC_VL;
+                for (int64_t q = 0; q < 9 * n; q += LYC_VL) {
+                    vf r[LYC_VL];
+                    int64_t left = 9 * n - q;
+                    for (int i = 0; i < LYC_VL; i++) {
+                        const float *s = w + (o + i) * width + (c0 + c) * 9 + q;
+                        r[i] = o + i >= j->w.out ? v_zero() : left >= LYC_VL ? v_load(s) : v_load_n(s, left);
+                    }
+                    v_transpose(r);
+                    LYC_UNROLL for (int i = 0; i < LYC_VL; i++) g[q + i] = r[i];
+                }
+                for (int64_t i = 0; i < n; i++) wino_store_weight(g + 9 * i, u + (k * cb + c + i) * NR + h, us);
+            }
+}
+
+// For the gradient the inputs are the lanes: nine taps of each lie together, and run backwards. LYC_VL rows are sorted before the first is read again as
+// vectors, which would have to wait for single floats that were just written.
+static void wino_weights_rows_grad(const wino_job *j, int64_t p, int64_t np, int64_t c0, int64_t cb, float *u, int64_t us) {
+    const float *w = j->w.data;
+    union { vf v[LYC_VL][9]; float f[LYC_VL][9][LYC_VL]; } g;
+    for (int64_t k = 0; k < np; k++)
+        for (int h = 0; h < NR; h += LYC_VL) {
+            int64_t in = (p + k) * NR + h, lanes = j->w.in - in < LYC_VL ? j->w.in - in : LYC_VL;
+            memset(&g, 0, sizeof g);
+            for (int64_t o = 0; o < cb; o += LYC_VL) {
+                int64_t n = cb - o < LYC_VL ? cb - o : LYC_VL;
+                for (int64_t r = 0; r < n; r++) {
+                    const float *s = w + ((c0 + o + r) * j->w.in + in) * 9;
+                    for (int64_t i = 0; i < lanes; i++, s += 9)
+                        LYC_UNROLL for (int t = 0; t < 9; t++) g.f[r][8 - t][i] = s[t];
+                }
+                for (int64_t r = 0; r < n; r++) wino_store_weight(g.v[r], u + (k * cb + o + r) * NR + h, us);
+            }
+        }
+}
+
 static void wino_weights(const wino_job *j, int64_t p, int64_t np, int64_t c0, int64_t cb, float *u, int64_t us) {
     if (j->backward) switch (j->w.dtype) {
+        case LYC_ROWS: wino_weights_rows_grad(j, p, np, c0, cb, u, us); break;
         case LYC_F32: wino_weights_grad_as(LYC_F32, j, p, np, c0, cb, u, us); break;
         case LYC_F16: wino_weights_grad_as(LYC_F16, j, p, np, c0, cb, u, us); break;
         default: wino_weights_grad_as(LYC_BF16, j, p, np, c0, cb, u, us);
     } else switch (j->w.dtype) {
+        case LYC_ROWS: wino_weights_rows(j, p, np, c0, cb, u, us); break;
         case LYC_F32: wino_weights_as(LYC_F32, j, p, np, c0, cb, u, us); break;
         case LYC_F16: wino_weights_as(LYC_F16, j, p, np, c0, cb, u, us); break;
         default: wino_weights_as(LYC_BF16, j, p, np, c0, cb, u, us);
