@@ -27,7 +27,7 @@ const (
 var TLoRA = Algorithm{
 	Name:  "tlora",
 	Doc:   "LoRA from the weight's singular vectors, with fewer ranks at high noise",
-	Takes: []string{"dim", "alpha"},
+	Takes: []string{"dim", "alpha", "min_rank"},
 	Keys:  []string{keyQ, keyP, keyLambda, keyBaseQ, keyBaseP, keyBaseLambda, keyAlpha},
 	Is:    marked(keyLambda),
 	New:   newTLoRA,
@@ -54,7 +54,7 @@ func sizedTLoRA(t Target, o Options) *tlora {
 		o.Alpha = float64(o.Rank)
 	}
 	l := &tlora{module: module{target: t, options: o, inputs: o.stepInputs(t)}, scale: o.strength() * o.Alpha / float64(o.Rank), alpha: o.Alpha}
-	l.inputs = append(l.inputs, StepInput{Name: rankMaskInput(t), Size: o.Rank, Fill: func(dst []float32, _ *rng.Stream, step Step) { rankMask(dst, step.Timesteps) }})
+	l.inputs = append(l.inputs, StepInput{Name: rankMaskInput(t), Size: o.Rank, Fill: func(dst []float32, _ *rng.Stream, step Step) { rankMask(dst, o.MinRank, step.Timesteps) }})
 	return l
 }
 
@@ -221,15 +221,16 @@ func rankMaskInput(t Target) string { return "rank mask " + t.Name }
 // timesteps is the number of noise levels.
 const timesteps = 1000
 
-// rankMask fills the mask of a batch: the first r(t) ranks, with r(t) = ⌊(T−t)/T·(R−1)⌋+1 as in lycoris-lora's compute_timestep_mask at its defaults. A program has
-// one mask for a batch; it is that of the highest noise, so that no picture trains ranks that its noise level leaves out.
-func rankMask(dst []float32, at []int) {
+// rankMask fills the mask of a batch: the first r(t) ranks, with r(t) = min(⌊(T−t)/T·(R−least)⌋+least, R) as in lycoris-lora's compute_timestep_mask with its exponent 1.
+// A program has one mask for a batch; it is that of the highest noise, so that no picture trains ranks that its noise level leaves out.
+func rankMask(dst []float32, least int, at []int) {
+	least = min(max(least, 1), len(dst))
 	most := 0
 	for _, t := range at {
 		most = max(most, t)
 	}
 	share := float64(timesteps-most) / timesteps
-	active := min(int(math.Trunc(share*float64(len(dst)-1)))+1, len(dst))
+	active := min(int(math.Trunc(share*float64(len(dst)-least)))+least, len(dst))
 	for i := range dst {
 		dst[i] = 0
 		if i < active {

@@ -81,6 +81,7 @@ var keys = []*Key{
 	{Path: "dropout.neuron", Type: Float, Default: "0", Min: 0, Max: 1, OpenMax: true, Doc: "chance that an activation is left out in a step", Foreign: []string{"network_dropout", "dropout_probability"}, field: func(c *Config) any { return &c.Dropout.Neuron }},
 	{Path: "factor", Type: Int, Default: "-1", Min: -1, Max: 32768, Flag: "factor", Algos: kronecker, Doc: "how lokr splits a layer; -1 = nearest to square", Foreign: []string{"lokr_factor", "decompose_factor"}, field: func(c *Config) any { return &c.Factor }},
 	{Path: "block_size", Type: Int, Default: "1", Min: 1, Max: 32768, Flag: "block-size", Algos: []string{"dylora"}, Doc: "ranks that dylora trains together; must divide dim", field: func(c *Config) any { return &c.BlockSize }},
+	{Path: "min_rank", Type: Int, Default: "1", Min: 1, Max: 32768, Algos: []string{"tlora"}, Doc: "ranks that tlora trains at the highest noise; dim or more = all at any noise", field: func(c *Config) any { return &c.MinRank }},
 	{Path: "constraint", Type: Float, Default: "0", Min: 0, Max: inf, Flag: "constraint", Algos: blocked, Doc: "bound on the rotation; 0 = none", Foreign: []string{"constrain"}, field: func(c *Config) any { return &c.Constraint }},
 	{Path: "rescaled", Type: Bool, Default: "false", Algos: blocked, Doc: "a trained factor per output beside the rotation", field: func(c *Config) any { return &c.Rescaled }},
 	{Path: "dora", Type: Enum, Default: "none", Enum: []string{"none", "in", "out"}, Algos: []string{"lora", "locon", "loha", "lokr"}, Doc: "train magnitudes apart from directions, per input or output channel", Foreign: []string{"dora_wd", "use_dora", "weight_decompose"}, field: func(c *Config) any { return &c.DoRA }},
@@ -193,7 +194,7 @@ func layerTable() []*Key {
 		{Path: "lr_scale", Type: Float, Default: "1.0", Min: 0, Max: inf, Doc: "learning rate of these layers, relative to the component's"},
 		{Path: "on_input", Type: Bool, Default: "false", Doc: "ia3 scales inputs instead of outputs", Foreign: []string{"train_on_input"}},
 	}
-	for _, path := range []string{"algo", "dim", "alpha", "factor", "block_size", "constraint", "rescaled", "dora", "tucker", "use_scalar", "rs_lora", "decompose_both",
+	for _, path := range []string{"algo", "dim", "alpha", "factor", "block_size", "min_rank", "constraint", "rescaled", "dora", "tucker", "use_scalar", "rs_lora", "decompose_both",
 		"full_matrix", "unbalanced"} {
 		table = append(table, Lookup(path))
 	}

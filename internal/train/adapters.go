@@ -133,7 +133,7 @@ func newAdapter(c *config.Config, t network.Choice, s *rng.Stream) (algos.Adapte
 // options returns the settings of t's adapter, of which algo takes some; with nil, of a loaded one.
 func options(c *config.Config, t algos.Target, algo *algos.Algorithm) algos.Options {
 	o := algos.Options{Rank: c.Dim, Alpha: c.Alpha, Tucker: c.Tucker, UseScalar: c.UseScalar, RSLoRA: c.RSLora, Factor: c.Factor, DecomposeBoth: c.DecomposeBoth,
-		FullMatrix: c.FullMatrix, Unbalanced: c.Unbalanced, BlockSize: c.BlockSize, Constraint: c.Constraint, Rescaled: c.Rescaled, RankDropout: c.Dropout.Rank,
+		FullMatrix: c.FullMatrix, Unbalanced: c.Unbalanced, BlockSize: c.BlockSize, MinRank: c.MinRank, Constraint: c.Constraint, Rescaled: c.Rescaled, RankDropout: c.Dropout.Rank,
 		ModuleDropout: c.Dropout.Module, NeuronDropout: c.Dropout.Neuron, MaxNorm: c.Train.ScaleWeightNorms > 0}
 	if c.Compat == "kohya" || c.Compat == "lycoris" {
 		o.BlockScale = c.Compat

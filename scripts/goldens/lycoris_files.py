@@ -130,7 +130,7 @@ def main() -> None:
     frozen, good = their_losses(unet, te), True
     print(f"{'case':<14} {'ours, read by lycoris-lora':<58} {'theirs, read by lycoris':<30}")
     for name, case in every_algorithm().items():
-        if args.case and name not in args.case or name == "dylora-blocks":  # its losses are of drawn blocks
+        if args.case and name not in args.case or name in ("dylora-blocks", "tlora-whole"):  # losses of drawn blocks; tlora's again
             continue
         norms = any(r["algo"] == "norm" for r in case["rules"])
         rank = case["rules"][0]["dim"] if name == "tlora" else 0

@@ -76,6 +76,7 @@ def every_algorithm() -> dict[str, dict]:
         "mixed": [dict(match=["*norm3"], algo="norm"), dict(match=["unet.*attn1*"], algo="loha", dim=2, alpha=1.0), dict(match=["unet.*attn2*"], algo="diag-oft", dim=4),
                   dict(match=["*.ff.*"], algo="lokr", dim=2, alpha=1.0, factor=4), dict(match=["*resnets*"], algo="lora", dim=2, alpha=1.0),
                   dict(match=["*samplers*", "*mlp*"], algo="ia3"), dict(match=["*self_attn*"], algo="glora", dim=2, alpha=1.0), ALL | dict(algo="full")],
+        "tlora-whole": [dict(match=["*"], algo="tlora", dim=4, alpha=2.0)],
         "tlora": [dict(match=["*"], algo="tlora", dim=4, alpha=2.0)],
     }
     cases = {name: dict(model="tiny-sd1", size=(8, 8), context="ids", rules=r, within=EVERY_KIND, train=dict(steps=6, batch_size=2, grad_accum=1, max_grad_norm=1.0, scheduler="constant",
@@ -83,7 +84,9 @@ def every_algorithm() -> dict[str, dict]:
     cases["full"]["train"] |= dict(weight_decay=0.1, lr_unet=5e-4, lr_te=5e-4)
     cases["dylora-blocks"] |= dict(flags=["--set", "algo=dylora", "--set", "block_size=1"], blocks=True)
     cases["dylora"]["flags"] = ["--set", "algo=dylora", "--set", "block_size=2"]
-    cases["tlora"]["within"] = FLAT
+    cases["tlora"]["within"] = cases["tlora-whole"]["within"] = FLAT
+    cases["tlora-whole"]["train"] |= dict(tlora_mask=[4, 1.0])
+    cases["tlora-whole"]["flags"] = ["--set", "algo=tlora", "--set", "min_rank=4"]
     cases["norm"]["within"] = EVERY_KIND + ["unet.down_blocks.0.resnets.0.norm*", "unet.conv_norm_out", "text_encoder.final_layer_norm"]
     first = next(iter(cases))
     for name, case in cases.items():
