@@ -294,6 +294,9 @@ func (s *studio) addAdapter(text string) error {
 	if weight == 0 {
 		return nil
 	}
+	if err := n.Start(network.Frozen(s.base), func() {}); err != nil { // T-LoRA whose file doesn't say where it started
+		return err
+	}
 	s.networks = append(s.networks, n)
 	return n.Allocate(s.backend)
 }

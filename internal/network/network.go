@@ -6,6 +6,7 @@ package network
 
 import (
 	"slices"
+	"strings"
 
 	"lycoris/internal/adapter"
 	"lycoris/internal/algos"
@@ -86,4 +87,16 @@ func Load(path string, base *checkpoint.Model, prefer string, o algos.Options) (
 		adapters = append(adapters, a)
 	}
 	return algos.NewNetwork(adapters), nil
+}
+
+// Frozen returns what reads the frozen weight of a layer of base, for [algos.Network.Start].
+func Frozen(base *checkpoint.Model) func(t algos.Target) ([]float32, error) {
+	return func(t algos.Target) ([]float32, error) {
+		component, path, _ := strings.Cut(t.Path, ".")
+		w, err := base.Read(arch.Component(component), path+".weight")
+		if err != nil {
+			return nil, err
+		}
+		return w.Float32(), nil
+	}
 }

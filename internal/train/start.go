@@ -1,10 +1,8 @@
 package train
 
 import (
-	"strings"
-
 	"lycoris/internal/algos"
-	"lycoris/internal/arch"
+	"lycoris/internal/network"
 	"lycoris/internal/ui"
 )
 
@@ -24,10 +22,5 @@ func (t *trainer) startAdapters() error {
 
 // frozen returns the values of a layer's weight.
 func (t *trainer) frozen(target algos.Target) ([]float32, error) {
-	component, path, _ := strings.Cut(target.Path, ".")
-	w, err := t.base.Read(arch.Component(component), path+".weight")
-	if err != nil {
-		return nil, err
-	}
-	return w.Float32(), nil
+	return network.Frozen(t.base)(target)
 }
