@@ -482,3 +482,33 @@ func TestReaders(t *testing.T) {
 		}
 	}
 }
+
+// lycoris-lora's alpha of two whole factors is the dim, which means nothing and is infinite as float16 from 65520 on.
+func TestInfiniteAlpha(t *testing.T) {
+	const name = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_q"
+	sets := []KeySet{{Algorithm: "lokr", Keys: []string{"lokr_w1", "lokr_w2", "lokr_w2_a", "lokr_w2_b", "alpha"}, Is: func(shape func(string) []int) bool { return shape("lokr_w1") != nil }}}
+	for _, whole := range []bool{true, false} {
+		list := map[string][]int{name + ".lokr_w1": {4, 4}, name + ".alpha": {}, name + ".lokr_w2": {320, 320}}
+		if !whole {
+			delete(list, name+".lokr_w2")
+			list[name+".lokr_w2_a"], list[name+".lokr_w2_b"] = []int{320, 2}, []int{2, 320}
+		}
+		tensors := keys(list)
+		for i := range tensors {
+			if strings.HasSuffix(tensors[i].Name, ".alpha") {
+				binary.LittleEndian.PutUint32(tensors[i].Data, 0x7f800000)
+			}
+		}
+		f, err := Open(save(t, tensors, nil), sd1(), sets)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := f.Modules[0].Tensors()
+		f.Close()
+		if !whole {
+			wantFault(t, err, fault.Input, name+".alpha", "holds 1 NaN or infinite values")
+		} else if _, there := got["alpha"]; err != nil || there || len(got) != 2 {
+			t.Errorf("tensors %d, alpha there %v: %v", len(got), there, err)
+		}
+	}
+}
