@@ -33,9 +33,11 @@ var spdx = map[string]string{
 	"github.com/subosito/gotenv":           "MIT",
 	"go.yaml.in/yaml/v3":                   "MIT AND Apache-2.0",
 	"golang.org/x/image":                   "BSD-3-Clause",
+	"golang.org/x/sync":                    "BSD-3-Clause",
 	"golang.org/x/sys":                     "BSD-3-Clause",
 	"golang.org/x/term":                    "BSD-3-Clause",
 	"golang.org/x/text":                    "BSD-3-Clause",
+	"gonum.org/v1/gonum":                   "BSD-3-Clause",
 	"gopkg.in/yaml.v3":                     "MIT AND Apache-2.0",
 	"gorgonia.org/cu":                      "Apache-2.0",
 }
