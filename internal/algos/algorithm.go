@@ -58,7 +58,7 @@ type Options struct {
 	FullMatrix    bool    // lokr, glokr: no low rank at all
 	Unbalanced    bool    // lokr, glokr: the larger part of the outputs goes to the small factor
 	BlockSize     int     // dylora: ranks that are trained together
-	MinRank       int     // tlora: ranks left at the highest noise; 0 = 1
+	MinRank       int     // tlora: ranks left at the highest noise; 0 = 1, or all where a file of lycoris-lora goes on
 	Constraint    float64 // diag-oft, boft: bound on the rotation, 0 = none
 	Rescaled      bool    // diag-oft, boft: a trained factor per output
 	OnInput       bool    // ia3: scale inputs instead of outputs

@@ -175,7 +175,7 @@ func (g golden) check(t *testing.T) float64 {
 	var worst float64
 	for _, form := range []algos.Form{algos.FormWeight, algos.FormFactors} {
 		for _, mu := range g.Mu {
-			a := g.load(t, algos.Options{Strength: mu, Form: form})
+			a := g.load(t, algos.Options{Strength: mu, Form: form, MinRank: 1})
 			got := g.p.Run(t, ref.Open(), g.step(a), a)
 			if g.Algo == "dylora" {
 				got.Grads = wholeDyLoRA(got.Grads, g.Options.Dim)

@@ -134,6 +134,10 @@ func loadTLoRA(t Target, tensors map[string]tensor.Tensor, o Options) (Adapter, 
 	if o.Alpha, err = s.number(t, keyAlpha, float64(o.Rank)); err != nil {
 		return nil, err
 	}
+	_, started := tensors[keyBaseLambda]
+	if !started && o.MinRank == 0 {
+		o.MinRank = o.Rank // the file is lycoris-lora's, whose trainers set no mask
+	}
 	l := sizedTLoRA(t, o)
 	read := func(keys [3]string) (values [3][]float32) {
 		for i, shape := range [3][]int{{o.Rank, t.In()}, {t.Out(), o.Rank}, {1, o.Rank}} {
@@ -145,7 +149,7 @@ func loadTLoRA(t Target, tensors map[string]tensor.Tensor, o Options) (Adapter, 
 	}
 	v := read([3]string{keyQ, keyP, keyLambda})
 	l.makeFactors(v[0], v[1], v[2])
-	if _, l.started = tensors[keyBaseLambda]; l.started {
+	if l.started = started; started {
 		v = read([3]string{keyBaseQ, keyBaseP, keyBaseLambda})
 		l.makeStart(v[0], v[1], v[2])
 	} else {

@@ -17,7 +17,7 @@ type Config struct {
 
 	Factor        int     // lokr, glokr: -1 = nearest to square
 	BlockSize     int     // dylora
-	MinRank       int     // tlora
+	MinRank       int     // tlora; 0 = auto
 	Constraint    float64 // diag-oft, boft
 	Rescaled      bool
 	DoRA          string // none, in, out

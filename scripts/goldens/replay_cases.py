@@ -86,7 +86,8 @@ def every_algorithm() -> dict[str, dict]:
     cases["dylora"]["flags"] = ["--set", "algo=dylora", "--set", "block_size=2"]
     cases["tlora"]["within"] = cases["tlora-whole"]["within"] = FLAT
     cases["tlora-whole"]["train"] |= dict(tlora_mask=[4, 1.0])
-    cases["tlora-whole"]["flags"] = ["--set", "algo=tlora", "--set", "min_rank=4"]
+    cases["tlora"]["flags"] = ["--set", "algo=tlora", "--set", "min_rank=1"]
+    cases["tlora-whole"]["flags"] = ["--set", "algo=tlora"]  # a file of lycoris-lora goes on without masks
     cases["norm"]["within"] = EVERY_KIND + ["unet.down_blocks.0.resnets.0.norm*", "unet.conv_norm_out", "text_encoder.final_layer_norm"]
     first = next(iter(cases))
     for name, case in cases.items():
