@@ -4,7 +4,9 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"io"
+	"iter"
 	"maps"
+	"slices"
 	"strings"
 
 	"lycoris/internal/fault"
@@ -15,13 +17,18 @@ import (
 // that readers show: sshs_model_hash, sshs_legacy_hash and modelspec.hash_sha256, over the bytes that are written. A value that isn't finite, or
 // isn't any more as d, is an error and no file is written.
 func Save(path string, tensors []tensor.Named, meta map[string]string, d tensor.DType) error {
-	cast := make([]tensor.Named, len(tensors))
-	for i, t := range tensors {
+	return SaveStream(path, slices.Values(tensors), meta, d)
+}
+
+// SaveStream is Save for tensors that are made one after the other; only what is stored of them is kept.
+func SaveStream(path string, tensors iter.Seq[tensor.Named], meta map[string]string, d tensor.DType) error {
+	var cast []tensor.Named
+	for t := range tensors {
 		if n, first := t.NonFinite(); n > 0 {
 			return fault.New(fault.Diverged, path, "not written: %q holds %d NaN or infinite values, the first at index %d", t.Name, n, first)
 		}
-		cast[i] = t
 		if !t.DType.IsFloat() {
+			cast = append(cast, t)
 			continue
 		}
 		want := d
@@ -29,9 +36,10 @@ func Save(path string, tensors []tensor.Named, meta map[string]string, d tensor.
 			want = tensor.F32
 		}
 		if t.DType != want {
-			cast[i].Tensor = tensor.FromFloat32(want, t.Shape, t.Float32())
+			t.Tensor = tensor.FromFloat32(want, t.Shape, t.Float32())
 		}
-		if n, first := cast[i].NonFinite(); n > 0 {
+		cast = append(cast, t)
+		if n, first := t.NonFinite(); n > 0 {
 			return fault.New(fault.Failed, path, "not written: %d values of %q, the first at index %d, are too large for %s", n, t.Name, first, want).
 				Advise("save as bf16 or fp32: --set save.dtype=bf16")
 		}

@@ -166,7 +166,7 @@ func (a *glora) Forward(b *nn.Builder, layer *nn.Layer, x *graph.Node, extra nn.
 		}
 		return y
 	}
-	inA := g.MatMul(x, b.Param(a.a2.Param), graph.MatMulOptions{TransB: true})
+	inA, inB := a.images(b, layer, x)
 	var y *graph.Node
 	if layer.Result != nil {
 		bare := *layer
@@ -175,7 +175,18 @@ func (a *glora) Forward(b *nn.Builder, layer *nn.Layer, x *graph.Node, extra nn.
 	} else {
 		y = layer.Base(g, add(" a", x, inA, a.outer(b, a.a1)), extra)
 	}
-	return g.Reshape(add(" b", y, a.inner().hidden(b, layer, x), a.outer(b, a.b1)), y.Shape()...)
+	return g.Reshape(add(" b", y, inB, a.outer(b, a.b1)), y.Shape()...)
+}
+
+// images emits x·a2ᵀ and b2 on x, [...,R] each: one product where no window is between them.
+func (a *glora) images(b *nn.Builder, layer *nn.Layer, x *graph.Node) (inA, inB *graph.Node) {
+	g, r, a2 := b.G, a.options.Rank, b.Param(a.a2.Param)
+	if a.target.HasWindow() {
+		return g.MatMul(x, a2, graph.MatMulOptions{TransB: true}), a.inner().hidden(b, layer, x)
+	}
+	both := g.ConcatRows(g.Reshape(a2, r, a.target.In()), g.Reshape(b.Param(a.b2.Param), r, a.target.In()))
+	h := g.MatMul(x, both, graph.MatMulOptions{TransB: true})
+	return g.Columns(h, 0, r), g.Columns(h, r, r)
 }
 
 // inner returns b2 and bm as the inner factors of a LoRA.

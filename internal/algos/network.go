@@ -1,6 +1,7 @@
 package algos
 
 import (
+	"iter"
 	"runtime"
 
 	"golang.org/x/sync/errgroup"
@@ -147,14 +148,50 @@ func (n *Network) ZeroGradients(b kernels.Backend) {
 // Pull copies the values to the host, Push copies them back.
 func (n *Network) Pull(b kernels.Backend) {
 	for _, f := range n.Factors() {
-		b.Download(f.Host, f.Param.Value)
+		f.pull(b)
 	}
+}
+
+func (f *Factor) pull(b kernels.Backend) {
+	if f.Host == nil {
+		f.Host = make([]float32, tensor.Elems(f.Param.Shape))
+	}
+	b.Download(f.Host, f.Param.Value)
 }
 
 // Push uploads the host values.
 func (n *Network) Push(b kernels.Backend) {
 	for _, f := range n.Factors() {
-		b.Upload(f.Param.Value, f.Host)
+		if f.Host != nil {
+			b.Upload(f.Param.Value, f.Host)
+		}
+	}
+}
+
+// Drop forgets the host values; the backend's stay, and the next Pull brings them back.
+func (n *Network) Drop() {
+	for _, f := range n.Factors() {
+		f.Host = nil
+	}
+}
+
+// Stream returns the file form of all adapters from the backend's values, one adapter on the host at a time.
+func (n *Network) Stream(b kernels.Backend) iter.Seq[tensor.Named] {
+	return func(yield func(tensor.Named) bool) {
+		for _, a := range n.Adapters {
+			for _, f := range a.Factors() {
+				f.pull(b)
+			}
+			for _, t := range a.Tensors() {
+				t.Name = a.Target().Name + "." + t.Name
+				if !yield(t) {
+					return
+				}
+			}
+			for _, f := range a.Factors() {
+				f.Host = nil
+			}
+		}
 	}
 }
 

@@ -5,6 +5,24 @@ package graph
 //
 // Where several gradients meet in one node the later one takes the sum of the earlier into its own add operand if its op has one.
 func (g *Graph) Grad(outputs, seeds, wrt []*Node) []*Node {
+	result := make([]*Node, len(wrt))
+	g.grad(outputs, seeds, wrt, func(i int, d *Node) { result[i] = d })
+	return result
+}
+
+// GradInto is Grad for leaves of params, whose gradients are accumulated as soon as they are whole, so that none waits for the end. It returns the sinks.
+func (g *Graph) GradInto(outputs, seeds, leaves []*Node, params []*Param) []*Node {
+	var sinks []*Node
+	g.grad(outputs, seeds, leaves, func(i int, d *Node) {
+		if d != nil {
+			sinks = append(sinks, g.Accumulate(params[i], d))
+		}
+	})
+	return sinks
+}
+
+// grad calls found for each node of wrt when its gradient is whole, nil where there is none: later nodes of the graph first.
+func (g *Graph) grad(outputs, seeds, wrt []*Node, found func(i int, d *Node)) {
 	reaches := make([]bool, len(g.nodes)) // depends on a node of wrt
 	for _, w := range wrt {
 		reaches[w.id] = true
@@ -24,8 +42,15 @@ func (g *Graph) Grad(outputs, seeds, wrt []*Node) []*Node {
 		mustSame("gradient seed", o, seeds[i])
 		grads[o.id] = g.sum(grads[o.id], seeds[i], len(g.nodes))
 	}
+	at := make(map[int][]int, len(wrt)) // of nodes, in wrt
+	for i, w := range wrt {
+		at[w.id] = append(at[w.id], i)
+	}
 	for id := forward - 1; id >= 0; id-- {
 		n, dy := g.nodes[id], grads[id]
+		for _, i := range at[id] {
+			found(i, dy)
+		}
 		if dy == nil || !reaches[id] || isLeaf(n) {
 			continue
 		}
@@ -45,11 +70,6 @@ func (g *Graph) Grad(outputs, seeds, wrt []*Node) []*Node {
 			}
 		}
 	}
-	result := make([]*Node, len(wrt))
-	for i, w := range wrt {
-		result[i] = grads[w.id]
-	}
-	return result
 }
 
 // sum adds d to the gradient known so far. A d built since node number fresh belongs to this sum alone and may take it as its add operand.

@@ -301,3 +301,62 @@ func checkGradients(t *testing.T, build func(w *world) *Node) {
 		testutil.CheckGrad(t, value, q.Value, grads[i], 1.0/64, 2e-4)
 	}
 }
+
+// Gradients that are accumulated as they become whole are those that Grad returns, and don't wait for the end: the arena is smaller.
+func TestGradInto(t *testing.T) {
+	b := ref.Open()
+	build := func(early bool) (*Plan, []*Param) {
+		g := &Graph{}
+		x := g.Input("x", 4, 6)
+		var leaves []*Node
+		var params []*Param
+		y := x
+		for range 6 {
+			p := &Param{Name: "p", Shape: []int{6, 6}, Value: make([]float32, 36), Grad: make([]float32, 36)}
+			for i := range p.Value {
+				p.Value[i] = float32(i%7)*0.1 - 0.2
+			}
+			params = append(params, p)
+			leaves = append(leaves, g.Param(p))
+			y = g.MatMul(y, leaves[len(leaves)-1], MatMulOptions{TransB: true})
+		}
+		seed := g.Input("dy", 4, 6)
+		outputs := []*Node{y}
+		if early {
+			outputs = append(outputs, g.GradInto([]*Node{y}, []*Node{seed}, leaves, params)...)
+		} else {
+			for i, d := range g.Grad([]*Node{y}, []*Node{seed}, leaves) {
+				outputs = append(outputs, g.Accumulate(params[i], d))
+			}
+		}
+		return NewPlan(g, outputs, PlanOptions{}), params
+	}
+	var grads [2][]float32
+	var floats [2]int
+	for i, early := range []bool{false, true} {
+		plan, params := build(early)
+		floats[i] = plan.Floats()
+		r, err := plan.BindSeparately(b)
+		if err != nil {
+			t.Fatal(err)
+		}
+		in := make([]float32, 24)
+		for k := range in {
+			in[k] = float32(k) * 0.1
+		}
+		r.Set("x", in)
+		r.Set("dy", in)
+		if err := r.Run(context.Background()); err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range params {
+			grads[i] = append(grads[i], p.Grad...)
+		}
+	}
+	if !slices.Equal(grads[0], grads[1]) || slices.Max(grads[0]) == 0 {
+		t.Error("the gradients differ")
+	}
+	if floats[1] >= floats[0] {
+		t.Errorf("an arena of %d floats, with sinks at the end %d", floats[1], floats[0])
+	}
+}

@@ -15,23 +15,39 @@ type Array struct {
 // State is what an optimizer remembers between steps, for a checkpoint. Restoring it is exact.
 type State struct {
 	Steps  int     // updates made
-	Arrays []Array // "m/<parameter>" and "v/<parameter>" for each parameter, in order; "steps/<parameter>", one number, where it was idle in some update
+	Arrays []Array // "m/<parameter>" and "v/<parameter>" for each parameter, in order, then "steps/<parameter>", one number, where it was idle in some update
 }
 
 // State returns a copy of the optimizer's memory.
 func (o *AdamW) State() State {
 	s := State{Steps: o.step}
+	for _, moment := range o.Moments() {
+		data := make([]float32, len(moment.Data))
+		o.backend.Download(data, moment.Data)
+		s.Arrays = append(s.Arrays, Array{moment.Name, data})
+	}
+	s.Arrays = append(s.Arrays, o.Counts()...)
+	return s
+}
+
+// Moments returns the optimizer's arrays as they lie in the backend's memory, and Counts the ones that are kept on the host: a state without a copy.
+func (o *AdamW) Moments() []Array {
+	var all []Array
 	for _, p := range Params(o.groups) {
-		for _, moment := range o.moments(p) {
-			data := make([]float32, len(moment.Data))
-			o.backend.Download(data, moment.Data)
-			s.Arrays = append(s.Arrays, Array{moment.Name, data})
-		}
+		all = append(all, o.moments(p)...)
+	}
+	return all
+}
+
+// Counts returns the numbers of updates of the parameters that were idle in some.
+func (o *AdamW) Counts() []Array {
+	var all []Array
+	for _, p := range Params(o.groups) {
 		if p.steps != o.step {
-			s.Arrays = append(s.Arrays, Array{stepsOf(p), []float32{float32(p.steps)}}) // exact below 2²⁴
+			all = append(all, Array{stepsOf(p), []float32{float32(p.steps)}}) // exact below 2²⁴
 		}
 	}
-	return s
+	return all
 }
 
 // Restore puts s back. The order of its arrays doesn't matter; their names and lengths must be those of the optimizer's parameters. On an error,

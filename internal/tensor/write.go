@@ -57,6 +57,11 @@ func Encode(w io.Writer, tensors []Named, meta map[string]string) error {
 	return encode(w, lazy(tensors), meta)
 }
 
+// EncodeStream is Encode for tensors that are made one at a time.
+func EncodeStream(w io.Writer, tensors []Lazy, meta map[string]string) error {
+	return encode(w, tensors, meta)
+}
+
 // HashFileData returns the SHA-256 (hex) of a file's data section, everything after the header.
 func HashFileData(f *File) (string, error) {
 	h := sha256.New()

@@ -94,11 +94,7 @@ func (e *engine) plan(s shape, train, recompute bool) (*graph.Plan, error) {
 				wrt = append(wrt, leaves.Param(f.Param))
 			}
 		}
-		for i, d := range g.Grad([]*graph.Node{loss}, []*graph.Node{leaves.Input(inWeight, s.n)}, wrt) {
-			if d != nil {
-				outputs = append(outputs, g.Accumulate(params[i], d))
-			}
-		}
+		outputs = append(outputs, g.GradInto([]*graph.Node{loss}, []*graph.Node{leaves.Input(inWeight, s.n)}, wrt, params)...)
 	}
 	return graph.NewPlan(g, outputs, graph.PlanOptions{Recompute: recompute}), nil
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"time"
 
 	"lycoris/internal/fault"
@@ -117,6 +118,8 @@ func (t *trainer) start(ctx context.Context) error {
 			return err
 		}
 	}
+	t.network.Drop()
+	debug.FreeOSMemory() // what was made and read so far isn't needed any more
 	if err := t.startLine(); err != nil {
 		return err
 	}

@@ -18,13 +18,12 @@ import (
 // saveAdapter writes the adapter as other programs read it.
 func (t *trainer) saveAdapter(path string) error {
 	began := time.Now()
-	t.network.Pull(t.backend)
 	meta, err := t.metadata()
 	if err != nil {
 		return err
 	}
 	d := map[string]tensor.DType{"fp32": tensor.F32, "fp16": tensor.F16, "bf16": tensor.BF16}[t.cfg.Save.DType]
-	if err := adapter.Save(path, t.network.Tensors(), meta.Map(adapter.Level(t.cfg.Save.Metadata)), d); err != nil {
+	if err := adapter.SaveStream(path, t.network.Stream(t.backend), meta.Map(adapter.Level(t.cfg.Save.Metadata)), d); err != nil {
 		return err
 	}
 	t.adapter = path

@@ -61,13 +61,16 @@ func (t *trainer) saveState() error {
 	if err := t.opt.Run.CheckSpace(t.saveBytes()); err != nil {
 		return err
 	}
-	t.network.Pull(t.backend)
-	var factors, moments []tensor.Named
+	var factors, moments []tensor.Lazy
 	for _, f := range t.network.Factors() {
-		factors = append(factors, tensor.Named{Name: f.Param.Name, Tensor: tensor.FromFloat32(tensor.F32, f.Param.Shape, f.Host)})
+		factors = append(factors, t.stored(f.Param.Name, f.Param.Shape, f.Param.Value))
 	}
-	for _, a := range t.optimizer.State().Arrays {
-		moments = append(moments, tensor.Named{Name: a.Name, Tensor: tensor.FromFloat32(tensor.F32, []int{len(a.Data)}, a.Data)})
+	for _, a := range t.optimizer.Moments() {
+		moments = append(moments, t.stored(a.Name, []int{len(a.Data)}, a.Data))
+	}
+	for _, a := range t.optimizer.Counts() {
+		moments = append(moments, tensor.Lazy{Name: a.Name, DType: tensor.F32, Shape: []int{len(a.Data)},
+			Data: func() ([]byte, error) { return tensor.FromFloat32(tensor.F32, []int{len(a.Data)}, a.Data).Data, nil }})
 	}
 	content, err := t.modelHash()
 	if err != nil {
@@ -78,8 +81,8 @@ func (t *trainer) saveState() error {
 		return err
 	}
 	s, err := t.opt.Run.SaveState(t.done, map[string]func(io.Writer) error{
-		stateAdapter:   func(w io.Writer) error { return tensor.Encode(w, factors, nil) },
-		stateOptimizer: func(w io.Writer) error { return tensor.Encode(w, moments, nil) },
+		stateAdapter:   func(w io.Writer) error { return tensor.EncodeStream(w, factors, nil) },
+		stateOptimizer: func(w io.Writer) error { return tensor.EncodeStream(w, moments, nil) },
 		stateProgress:  func(w io.Writer) error { _, err := w.Write(progress); return err },
 	})
 	if err != nil {
@@ -94,6 +97,15 @@ func (t *trainer) saveState() error {
 		return err
 	}
 	return t.opt.Run.PruneStates(t.cfg.Save.StateKeep)
+}
+
+// stored is an array of the backend that is brought to the host when it is written.
+func (t *trainer) stored(name string, shape []int, data []float32) tensor.Lazy {
+	return tensor.Lazy{Name: name, DType: tensor.F32, Shape: shape, Data: func() ([]byte, error) {
+		host := make([]float32, len(data))
+		t.backend.Download(host, data)
+		return tensor.FromFloat32(tensor.F32, shape, host).Data, nil
+	}}
 }
 
 // modelID stands for the base model and the VAE: a replaced file is noticed on resume.
