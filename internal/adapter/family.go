@@ -24,13 +24,16 @@ func suffixAlgorithm(key string) string {
 	return ""
 }
 
+// sdxlAdapter is what the marks of SDXL say.
+const sdxlAdapter = "an SDXL adapter"
+
 // familyMarks are parts of names in adapters of other families.
 var familyMarks = []struct {
 	mark *regexp.Regexp
 	what string
 }{
-	{regexp.MustCompile(`^lora_te2_|^text_encoder_2\.|^(lora_unet|oft_unet)_(input|output)_blocks_\d+_|^(lora_unet|oft_unet)_middle_block_|^lora_unet_label_emb`), "an SDXL adapter"},
-	{regexp.MustCompile(`^(lora_unet_|lycoris_|unet\.)(down_blocks|up_blocks)[._]\d[._]attentions[._]\d[._]transformer_blocks[._][1-9]`), "an SDXL adapter"},
+	{regexp.MustCompile(`^lora_te2_|^text_encoder_2\.|^(lora_unet|oft_unet)_(input|output)_blocks_\d+_|^(lora_unet|oft_unet)_middle_block_|^lora_unet_label_emb`), sdxlAdapter},
+	{regexp.MustCompile(`^(lora_unet_|lycoris_|unet\.)(down_blocks|up_blocks)[._]\d[._]attentions[._]\d[._]transformer_blocks[._][1-9]`), sdxlAdapter},
 	{regexp.MustCompile(`double_blocks[._]\d|single_transformer_blocks[._]\d`), "a Flux adapter"},
 	{regexp.MustCompile(`joint_blocks[._]\d|^lora_te3_`), "an SD3 adapter"},
 	{regexp.MustCompile(`^(transformer\.|lora_transformer_|diffusion_model\.(layers|blocks)\.)`), "an adapter of a diffusion transformer"},

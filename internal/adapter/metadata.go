@@ -295,3 +295,12 @@ func asJSON(v any) string {
 	}
 	return string(text)
 }
+
+// KeepMinimal returns the entries of [Minimal].
+func KeepMinimal(meta map[string]string) map[string]string {
+	out := map[string]string{}
+	for _, key := range minimal {
+		set(out, key, meta[key])
+	}
+	return out
+}

@@ -120,7 +120,7 @@ func scaled(t tensor.Tensor, by float64) tensor.Tensor {
 
 // magnitudes gives peft's vector of DoRA magnitudes, one per output, the shape of dora_scale for a weight of w's shape.
 func magnitudes(t tensor.Tensor, w []int) tensor.Tensor {
-	if tensor.Elems(t.Shape) != w[0] {
+	if len(w) == 0 || tensor.Elems(t.Shape) != w[0] {
 		return t
 	}
 	shape := make([]int, len(w))

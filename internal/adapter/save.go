@@ -13,7 +13,7 @@ import (
 	"lycoris/internal/tensor"
 )
 
-// Save writes an adapter all or nothing. Floating-point tensors are stored as d, alpha always as F32. meta, unless nil, gets the hashes
+// Save writes an adapter all or nothing. Floating-point tensors are stored as d, or as they are for tensor.Invalid, alpha always as F32. meta, unless nil, gets the hashes
 // that readers show: sshs_model_hash, sshs_legacy_hash and modelspec.hash_sha256, over the bytes that are written. A value that isn't finite, or
 // isn't any more as d, is an error and no file is written.
 func Save(path string, tensors []tensor.Named, meta map[string]string, d tensor.DType) error {
@@ -32,6 +32,9 @@ func SaveStream(path string, tensors iter.Seq[tensor.Named], meta map[string]str
 			continue
 		}
 		want := d
+		if want == tensor.Invalid {
+			want = t.DType
+		}
 		if strings.HasSuffix(t.Name, ".alpha") || t.Name == "alpha" {
 			want = tensor.F32
 		}

@@ -39,6 +39,9 @@ func target(c arch.Component, m arch.Module) Target {
 	return Target{algos.Target{Path: string(c) + "." + m.Path, Name: adapter.Name(c, m.Path), Shape: m.Shape, Bias: m.Bias, Stride: m.Stride, Pad: m.Pad}, c, m}
 }
 
+// KeySets tells internal/adapter what the algorithms' tensors are called, for [adapter.OpenAny].
+func KeySets() []adapter.KeySet { return keySets("") }
+
 // keySets tells internal/adapter what the algorithms' tensors are called, the preferred algorithm's first.
 func keySets(prefer string) []adapter.KeySet {
 	var sets []adapter.KeySet
