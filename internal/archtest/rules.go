@@ -14,12 +14,15 @@ var layers = [][]string{
 	{"cmd/lycoris", "scripts/fullsize", "internal/archtest", "internal/modeltest"},
 	{"internal/train"},
 	{"internal/sample"},
+	{"internal/inspect", "internal/convert"},
+	{"internal/loose"},
 	{"internal/network", "internal/pipeline", "internal/testutil/tinymodel", "internal/algos/algostest"},
 	{"internal/unet", "internal/textencoder", "internal/textencoder/tokenizer", "internal/vae", "internal/algos", "internal/adapter", "internal/checkpoint",
 		"internal/dataset", "internal/diffusion", "internal/kernels/kernelstest"},
 	{"internal/nn", "internal/linalg", "internal/optim", "internal/arch", "internal/config", "internal/ui", "internal/runs"},
 	{"internal/graph", "internal/kernels/ref", "internal/kernels/cpu", "internal/kernels/cuda", "internal/testutil"},
 	{"internal/kernels"},
+	{"internal/pickle"},
 	{"internal/tensor"},
 	{"internal/fault", "internal/rng", "configs"}, // configs is embedded files and nothing else
 }

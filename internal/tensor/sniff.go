@@ -71,7 +71,7 @@ func sniffAdvice(what string) string {
 	case "a web page", "an XML page":
 		return "the download was a page, not the file: download it again, logged in where the site asks for it"
 	case "a zip archive or a PyTorch .ckpt", "a PyTorch pickle":
-		return "this version reads .safetensors only: look for that form of the model"
+		return "make it a .safetensors file first: lycoris convert --in FILE --out FILE.safetensors"
 	}
 	return "pass a .safetensors file or a diffusers folder"
 }

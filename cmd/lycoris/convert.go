@@ -1,0 +1,84 @@
+package main
+
+import (
+	"context"
+	"maps"
+	"slices"
+
+	"github.com/spf13/cobra"
+
+	"lycoris/internal/convert"
+	"lycoris/internal/tensor"
+	"lycoris/internal/ui"
+)
+
+func newConvertCommand(out *output) *cobra.Command {
+	var opts convertOptions
+	cmd := &cobra.Command{
+		Use:   "convert",
+		Short: "write an adapter under other names or as plain LoRA; .ckpt and .pt as .safetensors",
+		Example: "  lycoris convert --in my-cat.safetensors --out my-cat-peft.safetensors --to diffusers\n" +
+			"  lycoris convert --in old.ckpt --out old.safetensors --dtype fp16",
+		Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error { return runConvert(cmd.Context(), opts, out) },
+	}
+	f := cmd.Flags()
+	f.SortFlags = false
+	f.StringVar(&opts.in, "in", "", "convert `FILE`: .safetensors, .ckpt, .pt, .bin or a folder of peft's")
+	f.StringVar(&opts.out, "out", "", "write `FILE`.safetensors")
+	choice(f, &opts.to, "to", "", "`FORM`", convert.Forms...)
+	choice(f, &opts.dtype, "dtype", "keep", "element `TYPE`", slices.Sorted(maps.Keys(dtypeNames))...)
+	f.Var(&numberFlag{v: &opts.dim, min: 1, max: 100000, whole: true}, "dim", "--to lora: highest rank `N`, and that of the nearest LoRA where there is no exact one")
+	f.StringVar(&opts.model, "model", "", "`BASE` the adapter was made for, where its change depends on the weights")
+	return cmd
+}
+
+type convertOptions struct {
+	in, out, to, dtype, model string
+	dim                       *float64
+}
+
+// dtypeNames are the element types of --dtype.
+var dtypeNames = map[string]tensor.DType{"keep": tensor.Invalid, "fp32": tensor.F32, "fp16": tensor.F16, "bf16": tensor.BF16}
+
+func runConvert(ctx context.Context, opts convertOptions, out *output) error {
+	out.UI.Hello(version)
+	o := convert.Options{In: opts.in, Out: opts.out, To: opts.to, DType: dtypeNames[opts.dtype], Base: opts.model, Force: out.Global.force, Version: version, Backend: openCPU}
+	for _, path := range []*string{&o.In, &o.Out, &o.Base} {
+		if *path != "" {
+			*path = out.place(*path)
+		}
+	}
+	if opts.dim != nil {
+		o.Dim = int(*opts.dim)
+	}
+	progress := out.UI.Progress()
+	started := false
+	o.Progress = func(done, total int) {
+		if !started {
+			progress.Phase(ui.Save, total)
+			started = true
+		}
+		progress.Add(1)
+	}
+	r, err := convert.Run(ctx, o)
+	progress.End()
+	if err != nil {
+		return err
+	}
+	if len(r.LeftOut) > 0 {
+		out.UI.Warn("tensors without a place in the new form are left out", "", "count", len(r.LeftOut), "first", r.LeftOut[0])
+	}
+	if r.Others > 0 {
+		out.UI.Warn("values that are no tensors are left out", "", "count", r.Others)
+	}
+	if len(r.Errors) > 0 {
+		out.UI.Warn("not exact: the nearest LoRA of that rank", "a higher --dim comes closer", "modules", len(r.Errors), "exact", r.Exact,
+			"worst", r.Worst, "error", r.Errors[r.Worst])
+	}
+	out.UI.Emit("convert", map[string]any{"path": opts.out, "kind": r.Kind, "family": r.Family, "to": r.To, "tensors": r.Tensors, "modules": r.Modules, "exact": r.Exact,
+		"errors": r.Errors, "worst": r.Worst, "left_out": r.LeftOut, "embeddings": r.Embeddings})
+	out.UI.Printf("%s\n", opts.out)
+	out.setResult("path", opts.out)
+	return nil
+}

@@ -1,0 +1,65 @@
+package convert
+
+import (
+	"lycoris/internal/algos"
+	"lycoris/internal/arch"
+	"lycoris/internal/checkpoint"
+	"lycoris/internal/fault"
+	"lycoris/internal/loose"
+	"lycoris/internal/tensor"
+)
+
+// base gives the layers of the model that an adapter was made for; without a model, their shapes from the factors.
+type base struct {
+	model   *checkpoint.Model // nil: none
+	modules map[arch.Component]map[string]arch.Module
+}
+
+func openBase(path string) (*base, error) {
+	if path == "" {
+		return &base{}, nil
+	}
+	m, err := checkpoint.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	b := &base{model: m, modules: map[arch.Component]map[string]arch.Module{}}
+	for _, c := range []arch.Component{arch.UNet, arch.TextEncoder} {
+		b.modules[c] = map[string]arch.Module{}
+		for _, module := range m.Modules(c) {
+			b.modules[c][module.Path] = module
+		}
+	}
+	return b, nil
+}
+
+func (b *base) close() {
+	if b.model != nil {
+		b.model.Close()
+	}
+}
+
+// target returns the layer of a module. Without a model its weight's shape is what the factors make.
+func (b *base) target(path string, layers *loose.Layers, m *loose.Module) (algos.Target, error) {
+	t, sized := m.Target(layers)
+	if b.model != nil {
+		module, ok := b.modules[m.Layer.Component][m.Layer.Path]
+		if !ok {
+			return t, fault.BadInput(path, "%q belongs to no layer of %q", t.Name, b.model.Path).Advise("use the base it was made for: --model FILE")
+		}
+		t.Shape, t.Bias, t.Stride, t.Pad = module.Shape, module.Bias, module.Stride, module.Pad
+		return t, nil
+	}
+	if !sized {
+		return t, fault.BadInput(path, "%q: its factors don't tell the layer's size", t.Name).Advise("name the base it was made for: --model FILE")
+	}
+	return t, nil
+}
+
+// weight returns the frozen weight; zeros without a model, for algorithms whose change doesn't depend on it.
+func (b *base) weight(m *loose.Module, t algos.Target) (tensor.Tensor, error) {
+	if b.model == nil {
+		return tensor.FromFloat32(tensor.F32, t.Shape, make([]float32, tensor.Elems(t.Shape))), nil
+	}
+	return b.model.Read(m.Layer.Component, m.Layer.Path+".weight")
+}

@@ -1,0 +1,231 @@
+// Package convert writes adapters and models in another form: other names, another element type, another algorithm, another container.
+//
+// A source is an open file, of safetensors or of torch; [Run] reads it, does what [Options] ask and writes a new one. What an adapter does is kept: renaming keeps every
+// factor bit for bit and tells the scale where the other form keeps it; as a plain LoRA or as whole differences it acts the same, or the error is told. No tensor is left
+// out without being named in the [Report].
+//
+// Start at [Run]. Names: internal/adapter (layers.go). Exact low-rank forms of other algorithms: pairs.go.
+package convert
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"lycoris/internal/adapter"
+	"lycoris/internal/fault"
+	"lycoris/internal/kernels"
+	"lycoris/internal/loose"
+	"lycoris/internal/pickle"
+	"lycoris/internal/tensor"
+)
+
+// Forms are the values of [Options.To].
+var Forms = []string{"kohya", "lycoris", "peft", "diffusers", "ldm", "lora", "full"}
+
+// Options say what is converted and how.
+type Options struct {
+	In, Out string
+	To      string       // one of Forms; empty: the form stays, container or element type change
+	DType   tensor.DType // Invalid: each tensor keeps its own
+	Dim     int          // rank of a plain LoRA where there is no exact one, and the highest rank of an exact one; 0: exact only
+	Base    string       // the model whose weights the algorithm depends on; may be empty
+	Force   bool         // overwrite
+	Version string       // of the program, for the history
+	// Backend opens what computes changes; called at most once, when it is needed.
+	Backend  func() (kernels.Backend, error)
+	Progress func(done, total int) // may be nil
+}
+
+// Report is what was done.
+type Report struct {
+	Path       string             `json:"path"`
+	Kind       string             `json:"kind"` // adapter, model, embedding
+	Family     string             `json:"family,omitempty"`
+	To         string             `json:"to,omitempty"`
+	Tensors    int                `json:"tensors"`
+	Modules    int                `json:"modules,omitempty"`
+	Exact      int                `json:"exact,omitempty"`        // modules of a plain LoRA that act exactly as before
+	Errors     map[string]float64 `json:"errors,omitempty"`       // of the other ones: ‖ΔW − ΔW'‖/‖ΔW‖ by name
+	Worst      string             `json:"worst,omitempty"`        // the module of the largest error
+	LeftOut    []string           `json:"left_out,omitempty"`     // tensors that have no place in the new form
+	Embeddings []string           `json:"embeddings,omitempty"`   // bundled, kept
+	Others     int                `json:"other_values,omitempty"` // values of a torch file that are no tensors
+}
+
+// Run converts. Nothing is written before everything that headers tell was checked; the output is written all or nothing.
+func Run(ctx context.Context, o Options) (*Report, error) {
+	if err := o.check(); err != nil {
+		return nil, err
+	}
+	src, err := loose.Open(o.In)
+	if err != nil {
+		return nil, err
+	}
+	defer src.Close()
+	r := &Report{Path: o.Out, To: o.To, Tensors: len(src.Names())}
+	if p, ok := src.(*pickle.File); ok {
+		r.Others = p.Others
+	}
+	switch {
+	case len(src.Names()) == 0:
+		return nil, fault.BadInput(o.In, "holds no tensors")
+	case adapter.IsAdapter(src.Names()):
+		r.Kind = "adapter"
+		return r, o.adapter(ctx, src, r)
+	case isEmbedding(src.Names()):
+		r.Kind = "embedding"
+	default:
+		r.Kind = "model"
+	}
+	if o.To != "" {
+		return nil, fault.BadInput(o.In, "is not an adapter, and the form %q is one of adapters", o.To).
+			Advise("leave out --to to change the container or the element type of a model")
+	}
+	return r, o.copy(src, r)
+}
+
+// check settles what needs no file to be open.
+func (o *Options) check() error {
+	switch {
+	case o.In == "":
+		return fault.BadUsage("--in", "is missing").Advise("name the file to convert: --in FILE")
+	case o.Out == "":
+		return fault.BadUsage("--out", "is missing").Advise("name the file to write: --out FILE.safetensors")
+	case o.To != "" && !slices.Contains(Forms, o.To):
+		return fault.BadUsage("--to", "%q is not a form of adapters", o.To).Advise("there are: %s", strings.Join(Forms, ", "))
+	case o.Dim < 0:
+		return fault.BadUsage("--dim", "%d is not a rank: 1 or more", o.Dim)
+	case o.Dim > 0 && o.To != "lora":
+		return fault.BadUsage("--dim", "means something with --to lora only")
+	case !strings.EqualFold(filepath.Ext(o.Out), ".safetensors"):
+		return fault.BadUsage("--out", "%q does not end in .safetensors", o.Out).Advise("that is the container that is written")
+	}
+	return CheckOutput(o.In, o.Out, o.Force)
+}
+
+// CheckOutput refuses an output that is the input, that exists (unless force), or that has no folder.
+func CheckOutput(in, out string, force bool) error {
+	stat, err := os.Stat(out)
+	if err == nil {
+		if from, err := os.Stat(in); err == nil && os.SameFile(stat, from) {
+			return fault.BadOutput(out, "is the input").Advise("write to another file")
+		}
+		if stat.IsDir() {
+			return fault.BadOutput(out, "is a folder").Advise("name a file in it")
+		}
+		if !force {
+			return fault.BadOutput(out, "exists already").Advise("write to another file, or overwrite: --force")
+		}
+	}
+	folder := filepath.Dir(out)
+	if stat, err := os.Stat(folder); err != nil || !stat.IsDir() {
+		return fault.BadOutput(out, "the folder %q does not exist", folder).Advise("make it first: mkdir -p %q", folder)
+	}
+	return nil
+}
+
+func isEmbedding(names []string) bool {
+	return slices.ContainsFunc(names, func(n string) bool { return strings.HasPrefix(n, "string_to_param.") || n == "emb_params" })
+}
+
+// keep gives an embedding's tensor the name it has in safetensors files.
+func keep(name string) string {
+	if name == "string_to_param.*" {
+		return "emb_params"
+	}
+	return name
+}
+
+// copy writes the tensors as they are, but for the element type. Tensors pass one at a time: a model never is in memory as a whole.
+func (o *Options) copy(src loose.Source, r *Report) error {
+	meta := map[string]string{}
+	for k, v := range src.Metadata() {
+		if k != "modelspec.hash_sha256" && !strings.HasPrefix(k, "sshs_") || o.DType == tensor.Invalid {
+			meta[k] = v
+		}
+	}
+	if err := o.history(meta); err != nil {
+		return err
+	}
+	var all []tensor.Lazy
+	for i, name := range src.Names() {
+		info, _ := src.Info(name)
+		d := info.DType
+		if o.DType != tensor.Invalid && d.IsFloat() && castable(name) {
+			d = o.DType
+		}
+		all = append(all, tensor.Lazy{Name: keep(name), DType: d, Shape: info.Shape, Data: func() ([]byte, error) {
+			t, err := src.Read(name)
+			if err != nil {
+				return nil, err
+			}
+			t, err = cast(o.In, name, t, d)
+			o.progress(i+1, len(src.Names()))
+			return t.Data, err
+		}})
+	}
+	if f, ok := src.(*tensor.File); ok {
+		defer f.Unchanged()
+	}
+	return tensor.WriteStream(o.Out, all, meta)
+}
+
+func (o *Options) progress(done, total int) {
+	if o.Progress != nil {
+		o.Progress(done, total)
+	}
+}
+
+// castable reports whether a tensor of a model changes its type with --dtype: the VAE (SDXL's overflows in half precision) and the schedule don't.
+func castable(name string) bool {
+	for _, p := range []string{"first_stage_model.", "vae.", "betas", "alphas_cumprod", "sqrt_", "log_one_minus", "posterior_", "denoiser.", "logvar", "v_pred", "ztsnr", "edm_"} {
+		if strings.HasPrefix(name, p) {
+			return false
+		}
+	}
+	return true
+}
+
+// cast rounds t to d once; a finite value that d can't hold is an error.
+func cast(path, name string, t tensor.Tensor, d tensor.DType) (tensor.Tensor, error) {
+	if t.DType == d || !t.DType.IsFloat() {
+		return t, nil
+	}
+	before, _ := t.NonFinite()
+	t = tensor.FromFloat32(d, t.Shape, t.Float32())
+	if after, first := t.NonFinite(); after > before {
+		return t, fault.BadInput(path, "%d values of %q, one at index %d, are too large for %s", after-before, name, first, d).Advise("choose another type: --dtype bf16")
+	}
+	return t, nil
+}
+
+// history adds this run to lycoris.history: a list of what tools did, without paths or times.
+func (o *Options) history(meta map[string]string) error {
+	sum, err := tensor.HashFile(adapter.TensorsFile(o.In))
+	if err != nil {
+		return err
+	}
+	entry := map[string]any{"command": "convert", "version": o.Version, "in": []any{map[string]any{"name": filepath.Base(o.In), "sha256": sum}}}
+	if o.To != "" {
+		entry["to"] = o.To
+	}
+	if o.DType != tensor.Invalid {
+		entry["dtype"] = o.DType.String()
+	}
+	if o.Dim > 0 {
+		entry["dim"] = o.Dim
+	}
+	var list []any
+	json.Unmarshal([]byte(meta["lycoris.history"]), &list) // none, or of another form: it starts here
+	text, err := json.Marshal(append(list, entry))
+	if err != nil {
+		return fmt.Errorf("history: %w", err)
+	}
+	meta["lycoris.history"] = string(text)
+	return nil
+}
