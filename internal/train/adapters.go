@@ -52,7 +52,7 @@ func (j *Job) makeNetwork() (err error) {
 		if a != nil && !t.Norm {
 			for _, text := range algos.Readings(a.Algorithm().Name, a.Options()) {
 				if !slices.Contains(j.Warnings, text) {
-					j.Warnings = append(j.Warnings, text)
+					j.warn(text)
 				}
 			}
 		}
@@ -68,10 +68,16 @@ func (j *Job) makeNetwork() (err error) {
 		return fault.BadUsage("targets", "no layer of the model is trained").Advise("choose other targets, or raise dim, conv_dim, lr_unet or lr_te")
 	}
 	if len(without) > 0 && c.ConvDim > 0 {
-		j.Warnings = append(j.Warnings, fmt.Sprintf("%s leaves %d of the chosen layers out, for example %q: it can't adapt them", c.Algo, len(without), without[0]))
+		j.warn(fmt.Sprintf("%s leaves %d of the chosen layers out, for example %q: it can't adapt them", c.Algo, len(without), without[0]))
 	}
 	j.network = algos.NewNetwork(adapters)
 	return nil
+}
+
+// warn says text and keeps it.
+func (j *Job) warn(text string) {
+	j.Warnings = append(j.Warnings, text)
+	j.in.UI.Warn(text, "")
 }
 
 // selection is what the configuration says about layers.

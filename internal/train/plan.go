@@ -1,6 +1,11 @@
 package train
 
 import (
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
 	"lycoris/internal/tensor"
 )
 
@@ -9,7 +14,7 @@ type Plan struct {
 	Model         string `json:"model"`
 	Family        string `json:"family"`
 	Prediction    string `json:"prediction"`
-	Algorithm     string `json:"algorithm"`
+	Algorithm     string `json:"algorithm"` // several with the numbers of their modules: "lokr 128, lora 64"
 	Modules       int    `json:"modules"`
 	Parameters    int    `json:"parameters"`
 	Pictures      int    `json:"pictures"`
@@ -23,7 +28,7 @@ type Plan struct {
 
 // Plan describes the job.
 func (j *Job) Plan() Plan {
-	p := Plan{Model: j.base.Path, Family: string(j.base.Family), Prediction: j.engine.prediction.String(), Algorithm: j.network.Adapters[0].Algorithm().Name,
+	p := Plan{Model: j.base.Path, Family: string(j.base.Family), Prediction: j.engine.prediction.String(), Algorithm: j.algorithms(),
 		Modules: len(j.network.Adapters), Steps: j.steps, StepsPerEpoch: j.feed.updatesPerEpoch(), Memory: j.Memory, PeakBytes: j.Memory.Peak()}
 	for _, f := range j.network.Factors() {
 		if j.engine.trained[f.Param] {
@@ -35,4 +40,20 @@ func (j *Job) Plan() Plan {
 		p.Pictures, p.Shown, p.Buckets = len(set.Images), set.Total(), len(j.data.plan.Counts())
 	}
 	return p
+}
+
+// algorithms names the algorithm of the adapters, or all of them with their counts.
+func (j *Job) algorithms() string {
+	counts := map[string]int{}
+	for _, a := range j.network.Adapters {
+		counts[a.Algorithm().Name]++
+	}
+	if len(counts) == 1 {
+		return j.network.Adapters[0].Algorithm().Name
+	}
+	var all []string
+	for _, name := range slices.Sorted(maps.Keys(counts)) {
+		all = append(all, fmt.Sprintf("%s %d", name, counts[name]))
+	}
+	return strings.Join(all, ", ")
 }
