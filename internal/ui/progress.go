@@ -16,6 +16,7 @@ const (
 	Train         = "train"
 	Sample        = "sample"
 	Save          = "save"
+	Resize        = "resize"
 )
 
 // Progress shows where a run is. Its methods never block and may be called from several goroutines.
