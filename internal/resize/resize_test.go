@@ -539,7 +539,7 @@ func TestMetadata(t *testing.T) {
 	if len(r.Metadata) != 6 || r.Metadata["ss_network_dim"] != "2" {
 		t.Errorf("minimal: %q", r.Metadata)
 	}
-	out, r = resized(t, Options{In: in, Dim: 2, Level: adapter.None})
+	_, r = resized(t, Options{In: in, Dim: 2, Level: adapter.None})
 	if r.Metadata != nil {
 		t.Errorf("none: %q", r.Metadata)
 	}
