@@ -27,6 +27,7 @@ type File struct {
 	Metadata map[string]string // nil if there is none
 	Extra    []string          // tensors that belong to no module and are left alone: embeddings of a bundle
 	NoAlpha  int               // modules without alpha: their scale is 1
+	Unknown  []string          // tensors that fit no layer, of a file opened by OpenFor that allows them
 	file     *tensor.File
 	peft     *peftConfig // nil but for peft's folders
 }
@@ -45,6 +46,13 @@ type Module struct {
 // Open opens an adapter for a model with the table and checks, from its header alone, that every tensor belongs to a layer, is complete and
 // is of one of the algorithms. A file for another family is refused with a sentence that says which. A folder that peft wrote is an adapter too.
 func Open(path string, table *Table, sets []KeySet) (*File, error) {
+	return open(path, table, sets, func(f *File) error {
+		return f.refuse("belong to no layer of the model", f.Unknown, len(f.file.Names())).Advise("use the base it was made for, or another adapter")
+	})
+}
+
+// open is Open for any table; strangers is asked what to do about tensors that fit no layer.
+func open(path string, table *Table, sets []KeySet, strangers func(*File) error) (*File, error) {
 	peft, err := readPeft(path)
 	if err != nil {
 		return nil, err
@@ -54,15 +62,15 @@ func Open(path string, table *Table, sets []KeySet) (*File, error) {
 		return nil, err
 	}
 	f := &File{Path: path, Metadata: tf.Metadata(), file: tf, peft: peft}
-	if err := f.read(table, sets); err != nil {
+	if err := f.read(table, sets, strangers); err != nil {
 		tf.Close()
 		return nil, err
 	}
 	return f, nil
 }
 
-func (f *File) read(table *Table, sets []KeySet) error {
-	if what := otherFamily(f.file, table.Cross); what != "" {
+func (f *File) read(table *Table, sets []KeySet, strangers func(*File) error) error {
+	if what := otherFamily(f.file, table.Cross); what != "" && table.family == "" {
 		return fault.BadInput(f.Path, "is %s, the model is SD1", what).Advise("use the base it was made for, or another adapter")
 	}
 	modules, unknown := map[*Target]*Module{}, []string(nil)
@@ -86,11 +94,17 @@ func (f *File) read(table *Table, sets []KeySet) error {
 		}
 		m.keys[suffix] = key
 	}
-	if len(unknown) > 0 && len(modules) == 0 {
+	f.Unknown = unknown
+	if len(unknown) > 0 && len(modules) == 0 && table.family == "" {
 		return f.notAdapter(unknown)
 	}
 	if len(unknown) > 0 {
-		return f.refuse("belong to no layer of the model", unknown, len(f.file.Names())).Advise("use the base it was made for, or another adapter")
+		if err := strangers(f); err != nil {
+			return err
+		}
+	}
+	if len(modules) == 0 && len(f.Unknown) > 0 {
+		return f.refuse("belong to no layer of the model", f.Unknown, len(f.file.Names())).Advise("use the base it was made for, or another adapter")
 	}
 	if len(modules) == 0 {
 		return fault.BadInput(f.Path, "holds no modules").Advise("pass an adapter: a LoRA .safetensors file")

@@ -38,7 +38,8 @@ type Table struct {
 	byName map[string]*Target // flat names, without the prefixes' variants
 	byPath map[string]*Target // component + "." + path
 	all    []*Target
-	Cross  int // width of the text states, 0 if unknown; tells families apart
+	Cross  int    // width of the text states, 0 if unknown; tells families apart
+	family string // of a table of NewTableOf: sd1, sd2, sdxl; "" is SD1 as train knows it
 }
 
 // NewTable makes the table of a model.
@@ -88,7 +89,7 @@ var componentPrefixes = []struct {
 	prefix    string
 	component arch.Component
 }{
-	{"unet.", arch.UNet}, {"text_encoder.", arch.TextEncoder}, {"base_model.model.", ""}, {"", ""},
+	{"unet.", arch.UNet}, {"text_encoder_2.", textEncoder2}, {"text_encoder.", arch.TextEncoder}, {"diffusion_model.", arch.UNet}, {"base_model.model.", ""}, {"", ""},
 }
 
 // LookupPath finds the layer of a dotted path, with or without its component in front.
@@ -98,7 +99,7 @@ func (t *Table) LookupPath(path string) (*Target, bool) {
 		if !ok {
 			continue
 		}
-		for _, c := range []arch.Component{arch.UNet, arch.TextEncoder} {
+		for _, c := range []arch.Component{arch.UNet, arch.TextEncoder, textEncoder2} {
 			if p.component != "" && p.component != c {
 				continue
 			}

@@ -13,11 +13,11 @@ const module = "lycoris/"
 var layers = [][]string{
 	{"cmd/lycoris", "scripts/fullsize", "internal/archtest", "internal/modeltest"},
 	{"internal/train"},
-	{"internal/sample", "internal/resize"},
+	{"internal/sample", "internal/merge", "internal/resize"},
 	{"internal/inspect", "internal/convert"},
 	{"internal/loose"},
 	{"internal/network", "internal/pipeline", "internal/testutil/tinymodel", "internal/algos/algostest"},
-	{"internal/unet", "internal/textencoder", "internal/textencoder/tokenizer", "internal/vae", "internal/algos", "internal/adapter", "internal/checkpoint",
+	{"internal/unet", "internal/textencoder", "internal/textencoder/tokenizer", "internal/vae", "internal/algos", "internal/adapter", "internal/checkpoint", "internal/modelfile",
 		"internal/dataset", "internal/diffusion", "internal/kernels/kernelstest"},
 	{"internal/nn", "internal/linalg", "internal/optim", "internal/arch", "internal/config", "internal/ui", "internal/runs"},
 	{"internal/graph", "internal/kernels/ref", "internal/kernels/cpu", "internal/kernels/cuda", "internal/testutil"},
@@ -82,7 +82,7 @@ var homes = []home{
 	{"gorgonia.org/cu", []string{"internal/kernels/cuda"}, "the only package that needs CUDA's headers, behind the build tag cuda"},
 	{"golang.org/x/image", []string{"internal/dataset"}, "pictures are decoded behind one limit on their size"},
 	{"golang.org/x/text", []string{"internal/textencoder/tokenizer"}, "CLIP's tokenizer needs Unicode's tables"},
-	{"golang.org/x/sync", []string{"internal/algos"}, "layers start side by side"},
+	{"golang.org/x/sync", []string{"internal/algos", "internal/merge"}, "layers start side by side; blocks of a file are worked on side by side"},
 	{"golang.org/x/sys", []string{"cmd/lycoris", "internal/runs", "internal/tensor"}, "signals, locks and free space of a disk"},
 	{"github.com/rogpeppe/go-internal/testscript", []string{"cmd/lycoris"}, "scripts test the command line as users see it"},
 }

@@ -2,6 +2,7 @@ package tensor
 
 import (
 	"bufio"
+	"context"
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
@@ -30,7 +31,21 @@ func WriteAtomic(path string, write func(io.Writer) error) error {
 }
 
 // writeAtomic is WriteAtomic for a file of which the size is known (0: it isn't): the free space is compared first.
-func writeAtomic(path string, size int64, write func(io.Writer) error) (err error) {
+func writeAtomic(path string, size int64, write func(io.Writer) error) error {
+	return replace(path, size, func(f *os.File, written *int64) error {
+		counted := &countWriter{w: f}
+		buffered := bufio.NewWriterSize(counted, 1<<20)
+		err := write(buffered)
+		if err == nil {
+			err = buffered.Flush()
+		}
+		*written = counted.n
+		return err
+	})
+}
+
+// replace makes the file at path anew: fill writes to a file beside it, which takes its name when everything is on the disk. fill keeps count of what it has written.
+func replace(path string, size int64, fill func(f *os.File, written *int64) error) (err error) {
 	folder := filepath.Dir(path)
 	if free := FreeSpace(folder); size > 0 && free >= 0 && free < size {
 		return spaceError(path, size, free)
@@ -48,18 +63,17 @@ func writeAtomic(path string, size int64, write func(io.Writer) error) (err erro
 			os.Remove(f.Name())
 		}
 	}()
-	counted := &countWriter{w: f}
-	buffered := bufio.NewWriterSize(counted, 1<<20)
-	if err := write(buffered); err != nil {
+	var written int64
+	if err := fill(f, &written); err != nil {
 		var known *fault.Error
-		if errors.As(err, &known) {
+		if errors.As(err, &known) || errors.Is(err, context.Canceled) {
 			return err
 		}
-		return writeError(path, folder, max(size, counted.n), err)
+		return writeError(path, folder, max(size, written), err)
 	}
-	for _, step := range []func() error{buffered.Flush, f.Sync, f.Close, func() error { return os.Rename(f.Name(), path) }, func() error { return syncFolder(folder) }} {
+	for _, step := range []func() error{f.Sync, f.Close, func() error { return os.Rename(f.Name(), path) }, func() error { return syncFolder(folder) }} {
 		if err := step(); err != nil {
-			return writeError(path, folder, max(size, counted.n), err)
+			return writeError(path, folder, max(size, written), err)
 		}
 	}
 	return nil
