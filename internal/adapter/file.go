@@ -236,8 +236,10 @@ func (f *File) alphas() {
 		part := string(m.Target.Component) + "."
 		a, ok := meta[part+"lora_alpha"].(float64)
 		if pattern, isMap := meta[part+"alpha_pattern"].(map[string]any); isMap {
-			if v, is := pattern[m.Target.Module.Path].(float64); is {
-				a, ok = v, true
+			for _, path := range []string{strings.TrimPrefix(m.Target.Module.Path, "text_model."), m.Target.Module.Path} { // transformers 5 has no text_model level
+				if v, is := pattern[path].(float64); is {
+					a, ok = v, true
+				}
 			}
 		}
 		if m.alpha, m.hasAlpha = a, ok; !ok {

@@ -423,3 +423,33 @@ func TestBundle(t *testing.T) {
 		t.Errorf("as diffusers: %+v", r)
 	}
 }
+
+// Ranks and alphas that differ from layer to layer survive, in text encoders too: whatever transformers calls their layers, the end of the path is told.
+func TestMixedScales(t *testing.T) {
+	var all []tensor.Named
+	for name, m := range map[string]struct {
+		rank  int
+		alpha float32
+	}{
+		"lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q": {2, 1}, "lora_unet_conv_out": {1, 3},
+		"lora_te_text_model_encoder_layers_0_mlp_fc1": {2, 5}, "lora_te_text_model_encoder_layers_1_mlp_fc1": {3, 7},
+	} {
+		all = append(all, tensor.Named{Name: name + ".lora_down.weight", Tensor: tensor.FromFloat32(tensor.F16, []int{m.rank, 4}, bytes2([]int{m.rank, 4}))},
+			tensor.Named{Name: name + ".lora_up.weight", Tensor: tensor.FromFloat32(tensor.F16, []int{6, m.rank}, bytes2([]int{6, m.rank}))},
+			tensor.Named{Name: name + ".alpha", Tensor: loose.Number(float64(m.alpha))})
+	}
+	in := filepath.Join(t.TempDir(), "mixed.safetensors")
+	if err := tensor.WriteFile(in, all, nil); err != nil {
+		t.Fatal(err)
+	}
+	there, _ := run(t, in, convert.Options{To: "diffusers"})
+	var config map[string]any
+	if err := json.Unmarshal([]byte(openFile(t, there).Metadata()["lora_adapter_metadata"]), &config); err != nil {
+		t.Fatal(err)
+	}
+	if p := config["text_encoder.alpha_pattern"].(map[string]any); p["encoder.layers.1.mlp.fc1"] != 7.0 {
+		t.Errorf("alphas of the text encoder %v", p)
+	}
+	back, _ := run(t, there, convert.Options{To: "kohya"})
+	sameTensors(t, back, in)
+}

@@ -208,7 +208,8 @@ func (o *Options) dotted(p *loose.Adapter, meta map[string]string, r *Report) ([
 				}
 				alpha = float64(a.Float32()[0])
 			}
-			ranks[m.Layer.Path], alphas[m.Layer.Path], targets = rank, alpha, append(targets, m.Layer.Path)
+			path := strings.TrimPrefix(m.Layer.Path, "text_model.") // transformers 5 has no such level; peft takes the end of a path
+			ranks[path], alphas[path], targets = rank, alpha, append(targets, path)
 			name := p.Layers.Module(m.Layer, loose.Diffusers)
 			for suffix, t := range tensors {
 				switch suffix {

@@ -177,8 +177,10 @@ func (p *Adapter) scales(src Source) error {
 		part := string(m.Layer.Component) + "."
 		m.alpha, m.hasAlpha = meta[part+"lora_alpha"].(float64)
 		if pattern, ok := meta[part+"alpha_pattern"].(map[string]any); ok {
-			if a, ok := pattern[m.Layer.Path].(float64); ok {
-				m.alpha, m.hasAlpha = a, true
+			for _, path := range []string{strings.TrimPrefix(m.Layer.Path, "text_model."), m.Layer.Path} {
+				if a, ok := pattern[path].(float64); ok {
+					m.alpha, m.hasAlpha = a, true
+				}
 			}
 		}
 	}
