@@ -3,15 +3,15 @@ package convert
 import (
 	"lycoris/internal/algos"
 	"lycoris/internal/arch"
-	"lycoris/internal/checkpoint"
 	"lycoris/internal/fault"
 	"lycoris/internal/loose"
+	"lycoris/internal/modelfile"
 	"lycoris/internal/tensor"
 )
 
 // base gives the layers of the model that an adapter was made for; without a model, their shapes from the factors.
 type base struct {
-	model   *checkpoint.Model // nil: none
+	model   *modelfile.Model // nil: none
 	modules map[arch.Component]map[string]arch.Module
 }
 
@@ -19,14 +19,15 @@ func openBase(path string) (*base, error) {
 	if path == "" {
 		return &base{}, nil
 	}
-	m, err := checkpoint.Open(path)
+	m, err := modelfile.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	b := &base{model: m, modules: map[arch.Component]map[string]arch.Module{}}
-	for _, c := range []arch.Component{arch.UNet, arch.TextEncoder} {
+	for _, name := range m.Components() {
+		c := arch.Component(name)
 		b.modules[c] = map[string]arch.Module{}
-		for _, module := range m.Modules(c) {
+		for _, module := range m.Modules(name) {
 			b.modules[c][module.Path] = module
 		}
 	}
@@ -61,5 +62,15 @@ func (b *base) weight(m *loose.Module, t algos.Target) (tensor.Tensor, error) {
 	if b.model == nil {
 		return tensor.FromFloat32(tensor.F32, t.Shape, make([]float32, tensor.Elems(t.Shape))), nil
 	}
-	return b.model.Read(m.Layer.Component, m.Layer.Path+".weight")
+	place, ok := b.model.Find(string(m.Layer.Component), m.Layer.Path, "weight")
+	if !ok {
+		return tensor.Tensor{}, fault.BadInput(b.model.Path, "has no weight of %q", t.Name).Advise("use the base the adapter was made for: --model FILE")
+	}
+	w, err := b.model.Read(place.File, place.Name)
+	if err != nil || len(w.Shape) == 0 {
+		return w, err
+	}
+	row := len(w.Data) / max(w.Shape[0], 1) // a fused projection holds three layers, each some of its rows
+	w.Data, w.Shape = w.Data[place.Rows[0]*row:place.Rows[1]*row], t.Shape
+	return w, nil
 }

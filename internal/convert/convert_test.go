@@ -453,3 +453,34 @@ func TestMixedScales(t *testing.T) {
 	back, _ := run(t, there, convert.Options{To: "kohya"})
 	sameTensors(t, back, in)
 }
+
+// A layer that an SDXL checkpoint keeps as rows of a fused projection is read as those rows.
+func TestFusedBase(t *testing.T) {
+	base := filepath.Join(t.TempDir(), "xl.safetensors")
+	if err := (tinymodel.Family{Name: "sdxl", DType: tensor.F16, Seed: 1}).Write(base); err != nil {
+		t.Fatal(err)
+	}
+	const fused = "conditioner.embedders.1.model.transformer.resblocks.0.attn.in_proj_weight"
+	w, err := openFile(t, base).Read(fused)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := w.Shape[1]
+	w.Data, w.Shape = w.Data[len(w.Data)/3:2*len(w.Data)/3], []int{d, d} // q, k, v: the middle third
+	target := algos.Target{Path: "text_encoder_2.text_model.encoder.layers.0.self_attn.k_proj", Name: "lora_te2_text_model_encoder_layers_0_self_attn_k_proj", Shape: w.Shape, Bias: true}
+	ad, err := algos.IA3.New(target, algos.Options{}, rng.New(1, "test", 0, 0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	algostest.Move(ad)
+	in := filepath.Join(t.TempDir(), "in.safetensors")
+	if err := adapter.Save(in, algos.NewNetwork([]algos.Adapter{ad}).Tensors(), nil, tensor.F32); err != nil {
+		t.Fatal(err)
+	}
+	want, err := algos.Change(ref.Open(), ad, w)
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, _ := run(t, in, convert.Options{To: "full", Base: base})
+	testutil.NearRel(t, "diff", changes(t, out)[target.Path], want, 1e-6)
+}
