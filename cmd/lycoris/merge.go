@@ -221,9 +221,7 @@ func tellMerge(plan *merge.Plan, res *merge.Result, o merge.Options, took time.D
 		for _, c := range slices.Sorted(maps.Keys(a.Modules)) {
 			words = append(words, fmt.Sprintf("%s %d modules", c, a.Modules[c]))
 		}
-		for _, name := range slices.Sorted(maps.Keys(a.Algorithms)) {
-			words = append(words, name)
-		}
+		words = append(words, slices.Sorted(maps.Keys(a.Algorithms))...)
 		if a.LeftOut > 0 {
 			words = append(words, fmt.Sprintf("%d left out", a.LeftOut))
 		}

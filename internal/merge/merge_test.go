@@ -501,15 +501,10 @@ func TestWeights(t *testing.T) {
 	base := openBase(t, path)
 	file := makeAdapter(t, base, &algos.LoRA, algos.Options{Rank: 4})
 	half := 0.5
-	blocks, err := merge.ParseBlocks("17:1,1,0,1,1,1,1,2,1,1,1,1,1,1,1,1,1") // IN02 0, M00 2
-	if err == nil {
-		_, err = merge.ParseBlocks("[1,0.5]")
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
-	if blocks, err = merge.ParseBlocks("IN02=0,IN01=0.5,MID=2"); err != nil {
-		t.Fatal(err)
+	blocks, err := merge.ParseBlocks("IN02=0,IN01=0.5,MID=2")
+	list, err2 := merge.ParseBlocks("17:1,0.5,0,1,1,1,1,2,1,1,1,1,1,1,1,1,1") // the same: BASE IN01 IN02 IN04 IN05 IN07 IN08 M00 …
+	if err != nil || err2 != nil {
+		t.Fatal(err, err2)
 	}
 	o := options(path, filepath.Join(t.TempDir(), "out.safetensors"), merge.Source{Path: file, Weight: 0.5, Text: [2]*float64{&half, &half}, Blocks: blocks})
 	o.Text = [2]float64{9, 9}
@@ -531,6 +526,10 @@ func TestWeights(t *testing.T) {
 		}
 		want[name] = v
 	}
+	wantTensors(t, base, openBase(t, o.Out), want, 1e-6)
+	o.Adapters[0].Blocks = list
+	o.Out = filepath.Join(t.TempDir(), "out.safetensors")
+	run(t, o, ref.Open())
 	wantTensors(t, base, openBase(t, o.Out), want, 1e-6)
 
 	for text, words := range map[string]string{"1,2,x": "is not a number", "3:1,2": "says 3 numbers", "a:1": "not a number of blocks", "1,IN01=1": "mixes", "[1,": "JSON", "NaN": "is not a number"} {
