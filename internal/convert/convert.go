@@ -4,7 +4,7 @@
 // factor bit for bit and tells the scale where the other form keeps it; as a plain LoRA or as whole differences it acts the same, or the error is told. No tensor is left
 // out without being named in the [Report].
 //
-// Start at [Run]. Names: internal/adapter (layers.go). Exact low-rank forms of other algorithms: pairs.go.
+// Start at [Run]. Names: internal/adapter (layers.go). Exact low-rank forms of other algorithms: internal/loose (pair.go).
 package convert
 
 import (

@@ -18,7 +18,7 @@ import (
 type exporter struct {
 	o       *Options
 	p       *loose.Adapter
-	base    *base
+	base    *loose.Base
 	backend kernels.Backend
 	report  *Report
 }
@@ -28,11 +28,11 @@ func (o *Options) export(ctx context.Context, p *loose.Adapter, meta map[string]
 	if err := o.canExport(p); err != nil {
 		return nil, err
 	}
-	b, err := openBase(o.Base)
+	b, err := loose.OpenBase(o.Base)
 	if err != nil {
 		return nil, err
 	}
-	defer b.close()
+	defer b.Close()
 	e := &exporter{o: o, p: p, base: b, report: r}
 	r.Errors = map[string]float64{}
 	var all []tensor.Named
@@ -138,7 +138,7 @@ func hasExact(m *loose.Module) bool {
 
 // module converts one module; no tensors where it has no place in a LoRA.
 func (e *exporter) module(m *loose.Module) ([]tensor.Named, error) {
-	t, err := e.base.target(e.o.In, e.p.Layers, m)
+	t, err := e.base.Target(e.o.In, e.p.Layers, m)
 	if err != nil {
 		return nil, err
 	}
@@ -162,7 +162,7 @@ func (e *exporter) module(m *loose.Module) ([]tensor.Named, error) {
 		e.report.Exact++
 		return asIs(m, tensors), nil
 	}
-	if p := exact(m, t, tensors); p != nil && (e.o.Dim == 0 || p.rank <= e.o.Dim) {
+	if p := loose.Exact(m, t, tensors); p != nil && (e.o.Dim == 0 || p.Rank <= e.o.Dim) {
 		e.report.Exact++
 		return p.Tensors(t), nil
 	}
@@ -221,7 +221,7 @@ func (e *exporter) load(m *loose.Module, t algos.Target, tensors map[string]tens
 	if err != nil {
 		return nil, tensor.Tensor{}, err
 	}
-	w, err := e.base.weight(m, t)
+	w, err := e.base.Weight(m, t)
 	if err != nil {
 		return nil, w, err
 	}

@@ -1,29 +1,29 @@
-package convert
+package loose
 
 import (
 	"lycoris/internal/algos"
 	"lycoris/internal/arch"
 	"lycoris/internal/fault"
-	"lycoris/internal/loose"
 	"lycoris/internal/modelfile"
 	"lycoris/internal/tensor"
 )
 
-// base gives the layers of the model that an adapter was made for; without a model, their shapes from the factors.
-type base struct {
+// Base gives the layers of the model that an adapter was made for; without a model, their shapes from the factors.
+type Base struct {
 	model   *modelfile.Model // nil: none
 	modules map[arch.Component]map[string]arch.Module
 }
 
-func openBase(path string) (*base, error) {
+// OpenBase opens a model; with "" there is none.
+func OpenBase(path string) (*Base, error) {
 	if path == "" {
-		return &base{}, nil
+		return &Base{}, nil
 	}
 	m, err := modelfile.Open(path)
 	if err != nil {
 		return nil, err
 	}
-	b := &base{model: m, modules: map[arch.Component]map[string]arch.Module{}}
+	b := &Base{model: m, modules: map[arch.Component]map[string]arch.Module{}}
 	for _, name := range m.Components() {
 		c := arch.Component(name)
 		b.modules[c] = map[string]arch.Module{}
@@ -34,14 +34,15 @@ func openBase(path string) (*base, error) {
 	return b, nil
 }
 
-func (b *base) close() {
+// Close closes the model.
+func (b *Base) Close() {
 	if b.model != nil {
 		b.model.Close()
 	}
 }
 
-// target returns the layer of a module. Without a model its weight's shape is what the factors make.
-func (b *base) target(path string, layers *loose.Layers, m *loose.Module) (algos.Target, error) {
+// Target returns the layer of a module. Without a model its weight's shape is what the factors make.
+func (b *Base) Target(path string, layers *Layers, m *Module) (algos.Target, error) {
 	t, sized := m.Target(layers)
 	if b.model != nil {
 		module, ok := b.modules[m.Layer.Component][m.Layer.Path]
@@ -57,8 +58,8 @@ func (b *base) target(path string, layers *loose.Layers, m *loose.Module) (algos
 	return t, nil
 }
 
-// weight returns the frozen weight; zeros without a model, for algorithms whose change doesn't depend on it.
-func (b *base) weight(m *loose.Module, t algos.Target) (tensor.Tensor, error) {
+// Weight returns the frozen weight; zeros without a model, for algorithms whose change doesn't depend on it.
+func (b *Base) Weight(m *Module, t algos.Target) (tensor.Tensor, error) {
 	if b.model == nil {
 		return tensor.FromFloat32(tensor.F32, t.Shape, make([]float32, tensor.Elems(t.Shape))), nil
 	}

@@ -1,24 +1,23 @@
-package convert
+package loose
 
 import (
 	"math"
 
 	"lycoris/internal/algos"
-	"lycoris/internal/loose"
 	"lycoris/internal/tensor"
 )
 
-// pair is an exact low-rank form of a change: ΔW = scale·up·down.
-type pair struct {
-	up, down []float64 // [O,R], [R,N] with N = I·kh·kw
-	rank     int
-	scale    float64
+// Pair is an exact low-rank form of a change: ΔW = Scale·Up·Down.
+type Pair struct {
+	Up, Down []float64 // [O,Rank], [Rank,N] with N = I·kh·kw
+	Rank     int
+	Scale    float64
 }
 
-// exact returns the pair that acts exactly as the module does, nil where there is none of low rank: a LoRA's core is absorbed in down, a Hadamard product of two products is
+// Exact returns the pair that acts exactly as the module does, nil where there is none of low rank: a LoRA's core is absorbed in down, a Hadamard product of two products is
 // the product of the row-wise Khatri-Rao product of its left factors and the column-wise one of its right factors, a Kronecker product with a split factor is a product of
 // Kronecker products.
-func exact(m *loose.Module, t algos.Target, tensors map[string]tensor.Tensor) *pair {
+func Exact(m *Module, t algos.Target, tensors map[string]tensor.Tensor) *Pair {
 	get := func(suffix string) *matrix {
 		v, ok := tensors[suffix]
 		if !ok || len(v.Shape) < 2 {
@@ -26,7 +25,7 @@ func exact(m *loose.Module, t algos.Target, tensors map[string]tensor.Tensor) *p
 		}
 		return newMatrix(v)
 	}
-	var p *pair
+	var p *Pair
 	switch {
 	case m.Has("dora_scale"):
 		return nil
@@ -41,15 +40,15 @@ func exact(m *loose.Module, t algos.Target, tensors map[string]tensor.Tensor) *p
 	case m.Algo.Name == "lokr":
 		p = kronecker(get, tensors)
 	}
-	if p == nil || len(p.up) != t.Out()*p.rank || len(p.down) != p.rank*tensor.Elems(t.Shape[1:]) {
+	if p == nil || len(p.Up) != t.Out()*p.Rank || len(p.Down) != p.Rank*tensor.Elems(t.Shape[1:]) {
 		return nil
 	}
-	p.scale = scale(m, tensors)
+	p.Scale = scale(m, tensors)
 	return p
 }
 
 // scale returns alpha/rank, 1 without alpha.
-func scale(m *loose.Module, tensors map[string]tensor.Tensor) float64 {
+func scale(m *Module, tensors map[string]tensor.Tensor) float64 {
 	alpha, ok := tensors["alpha"]
 	if !ok || tensor.Elems(alpha.Shape) != 1 {
 		return 1
@@ -85,11 +84,11 @@ func newMatrix(t tensor.Tensor) *matrix {
 	return m
 }
 
-func product(up, down *matrix) *pair {
+func product(up, down *matrix) *Pair {
 	if up == nil || down == nil || up.cols != down.rows {
 		return nil
 	}
-	return &pair{up: up.v, down: down.v, rank: up.cols}
+	return &Pair{Up: up.v, Down: down.v, Rank: up.cols}
 }
 
 func (m *matrix) transposed() *matrix {
@@ -124,7 +123,7 @@ func absorb(core tensor.Tensor, b *matrix) *matrix {
 }
 
 // hadamard gives (a1·b1)∘(a2·b2) as a product of rank R². With cores, each b is absorbed and each a stored transposed.
-func hadamard(a1, b1, a2, b2 *matrix, tensors map[string]tensor.Tensor) *pair {
+func hadamard(a1, b1, a2, b2 *matrix, tensors map[string]tensor.Tensor) *Pair {
 	if a1 == nil || a2 == nil || b1 == nil || b2 == nil {
 		return nil
 	}
@@ -138,15 +137,15 @@ func hadamard(a1, b1, a2, b2 *matrix, tensors map[string]tensor.Tensor) *pair {
 		return nil
 	}
 	r := a1.cols * a2.cols
-	p := &pair{rank: r, up: make([]float64, a1.rows*r), down: make([]float64, r*b1.cols)}
+	p := &Pair{Rank: r, Up: make([]float64, a1.rows*r), Down: make([]float64, r*b1.cols)}
 	for x := range a1.cols {
 		for y := range a2.cols {
 			k := x*a2.cols + y
 			for o := range a1.rows {
-				p.up[o*r+k] = a1.v[o*a1.cols+x] * a2.v[o*a2.cols+y]
+				p.Up[o*r+k] = a1.v[o*a1.cols+x] * a2.v[o*a2.cols+y]
 			}
 			for i := range b1.cols {
-				p.down[k*b1.cols+i] = b1.v[x*b1.cols+i] * b2.v[y*b2.cols+i]
+				p.Down[k*b1.cols+i] = b1.v[x*b1.cols+i] * b2.v[y*b2.cols+i]
 			}
 		}
 	}
@@ -154,7 +153,7 @@ func hadamard(a1, b1, a2, b2 *matrix, tensors map[string]tensor.Tensor) *pair {
 }
 
 // kronecker gives w1⊗(a·b) as (w1⊗a)·(I⊗b) or (I⊗a)·(w1⊗b), whichever is of lower rank, and with w1 split too as (a1⊗a)·(b1⊗b). The window stays with b.
-func kronecker(get func(string) *matrix, tensors map[string]tensor.Tensor) *pair {
+func kronecker(get func(string) *matrix, tensors map[string]tensor.Tensor) *Pair {
 	w1, a1, b1, a, b := get("lokr_w1"), get("lokr_w1_a"), get("lokr_w1_b"), get("lokr_w2_a"), get("lokr_w2_b")
 	if a == nil || b == nil {
 		return nil // a whole w2 is rarely of low rank
@@ -200,25 +199,25 @@ func kron(a, b *matrix) *matrix {
 	return m
 }
 
-// tensors returns the pair as a LoRA module of a layer, the magnitude shared by both factors, alpha such that the scale is kept.
-func (p *pair) Tensors(t algos.Target) []tensor.Named {
-	up, down := make([]float32, len(p.up)), make([]float32, len(p.down))
+// Tensors returns the pair as a LoRA module of a layer, the magnitude shared by both factors, alpha such that the scale is kept.
+func (p *Pair) Tensors(t algos.Target) []tensor.Named {
+	up, down := make([]float32, len(p.Up)), make([]float32, len(p.Down))
 	balance := 1.0 // up·balance, down/balance
-	if u, d := norm(p.up), norm(p.down); u > 0 && d > 0 {
+	if u, d := norm(p.Up), norm(p.Down); u > 0 && d > 0 {
 		balance = math.Exp2(math.Round(math.Log2(math.Sqrt(d / u)))) // a power of two: exact
 	}
-	for i, x := range p.up {
+	for i, x := range p.Up {
 		up[i] = float32(x * balance)
 	}
-	for i, x := range p.down {
+	for i, x := range p.Down {
 		down[i] = float32(x / balance)
 	}
-	upShape, downShape := []int{t.Out(), p.rank}, append([]int{p.rank}, t.Shape[1:]...)
+	upShape, downShape := []int{t.Out(), p.Rank}, append([]int{p.Rank}, t.Shape[1:]...)
 	if t.IsConv() {
 		upShape = append(upShape, 1, 1)
 	}
 	return []tensor.Named{
-		{Name: "alpha", Tensor: loose.Number(p.scale * float64(p.rank))},
+		{Name: "alpha", Tensor: Number(p.Scale * float64(p.Rank))},
 		{Name: "lora_down.weight", Tensor: tensor.FromFloat32(tensor.F32, downShape, down)},
 		{Name: "lora_up.weight", Tensor: tensor.FromFloat32(tensor.F32, upShape, up)},
 	}
