@@ -45,7 +45,7 @@ func newRootCommand(out *output) *cobra.Command {
 	root.SetFlagErrorFunc(flagError)
 	root.SetOut(out.stdout)
 	root.SetErr(out.stderr)
-	root.AddCommand(newTrainCommand(out), newSampleCommand(out), newMergeCommand(out), newResizeCommand(out), newInspectCommand(out), newConvertCommand(out), newConfigCommand(out), newVersionCommand(out))
+	root.AddCommand(newTrainCommand(out), newSampleCommand(out), newMergeCommand(out), newExtractCommand(out), newResizeCommand(out), newInspectCommand(out), newConvertCommand(out), newConfigCommand(out), newVersionCommand(out))
 	return root
 }
 

@@ -13,7 +13,7 @@ const module = "lycoris/"
 var layers = [][]string{
 	{"cmd/lycoris", "scripts/fullsize", "internal/archtest", "internal/modeltest"},
 	{"internal/train"},
-	{"internal/sample", "internal/merge", "internal/resize"},
+	{"internal/sample", "internal/merge", "internal/extract", "internal/resize"},
 	{"internal/inspect", "internal/convert"},
 	{"internal/loose"},
 	{"internal/network", "internal/pipeline", "internal/testutil/tinymodel", "internal/algos/algostest"},

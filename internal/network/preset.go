@@ -175,3 +175,17 @@ func (c *chooser) hasNorm(t Target) bool {
 	}
 	return slices.ContainsFunc(classes, t.Module.Within) && !slices.ContainsFunc(c.Exclude, func(p string) bool { return c.matches(p, t) })
 }
+
+// Chooser returns what says whether p chooses a layer, or a norm within its blocks, and what p sets for it.
+func (p Preset) Chooser() (func(Target) (set map[string]any, chosen bool), error) {
+	c, err := p.compile()
+	if err != nil {
+		return nil, err
+	}
+	return func(t Target) (map[string]any, bool) {
+		if t.IsNorm() {
+			return nil, c.hasNorm(t)
+		}
+		return c.choose(t)
+	}, nil
+}

@@ -1,0 +1,277 @@
+package extract
+
+import (
+	"context"
+	"math"
+	"sync"
+
+	"lycoris/internal/fault"
+	"lycoris/internal/tensor"
+)
+
+// Run fits what changed from base to tuned. Both files are read once, each tensor by itself.
+func Run(ctx context.Context, base, tuned *Model, o Options) (*Report, error) {
+	if err := o.check(); err != nil {
+		return nil, err
+	}
+	if err := compatible(base, tuned); err != nil {
+		return nil, err
+	}
+	tasks, missing, err := plan(base, tuned, &o)
+	if err != nil {
+		return nil, err
+	}
+	if o.Started != nil {
+		o.Started(len(tasks))
+	}
+	r := &Report{Modules: make([]Module, len(tasks)), Missing: missing}
+	if err := each(ctx, len(tasks), &o, func(w *worker, i int) error {
+		m, err := w.module(tasks[i], base, tuned)
+		r.Modules[i] = m
+		return err
+	}, func(i int) int64 { return tasks[i].bytes(base, tuned, o.Algorithm) }); err != nil {
+		return nil, err
+	}
+	for _, m := range []*Model{base, tuned} {
+		if err := m.Unchanged(); err != nil {
+			return nil, err
+		}
+	}
+	r.sumUp()
+	if r.Total.Count[Fitted] == 0 {
+		e := fault.BadInput(tuned.Path, "no difference to the base %q above rounding", base.Path)
+		if n := r.Total.Count[LeftOut]; n > 0 && r.Total.LeftOut > 0 {
+			return nil, e.Advise("%d kernels were left out: --conv-dim 8 takes them in", n)
+		}
+		return nil, e.Advise("pass the model that was trained, and the base it was trained from")
+	}
+	return r, nil
+}
+
+// module compares one module and fits what changed.
+func (w *worker) module(t *task, base, tuned *Model) (Module, error) {
+	m := Module{Name: t.Name, Path: t.Path, Component: t.component, Status: Equal, window: t.HasWindow(), norm: t.isNorm()}
+	if t.isNorm() {
+		return w.norm(t, base, tuned, m)
+	}
+	d, err := w.differ(t, t.weight(), base, tuned, want{change: !t.leftOut, base: needsBase(w.o.Algorithm), keepNoise: w.o.KeepNoise})
+	if err != nil {
+		return m, err
+	}
+	var bias difference
+	if t.Bias && w.o.Algorithm == "full" {
+		if bias, err = w.differ(t, t.bias(), base, tuned, want{change: true, keepNoise: w.o.KeepNoise}); err != nil {
+			return m, err
+		}
+	}
+	changedBias := bias.change != nil && !bias.equal && !bias.noise
+	switch {
+	case (d.equal || d.noise) && !changedBias:
+		if d.noise {
+			m.Status = Noise
+		}
+		return m, nil
+	case t.leftOut:
+		m.Status, m.Change, m.Weight = LeftOut, math.Sqrt(d.total), math.Sqrt(d.frozen)
+		return m, nil
+	}
+	if d.change == nil { // only the bias changed
+		d.change = make([]float32, tensor.Elems(t.Shape))
+	}
+	l := &layer{task: t, m: t.Out(), n: tensor.Elems(t.Shape[1:]), delta: d.change, base: d.base, total: d.total}
+	f, err := w.fit(l)
+	if err != nil {
+		return m, err
+	}
+	if changedBias {
+		lost, err := w.vector(t.Path, f, "diff_b", bias.change)
+		if err != nil {
+			return m, err
+		}
+		f.left += lost
+		d.total += bias.total
+	}
+	m.Status, m.Rank, m.Note, m.tensors = Fitted, f.rank, f.note, f.tensors
+	m.Change, m.Missing, m.Worst, m.Weight = math.Sqrt(d.total), math.Sqrt(f.left), f.worst, math.Sqrt(d.frozen)
+	return m, nil
+}
+
+// norm stores the change of a norm's gain and bias.
+func (w *worker) norm(t *task, base, tuned *Model, m Module) (Module, error) {
+	f, total, frozen, noise, equal := &fit{}, 0.0, 0.0, true, true
+	for _, p := range []struct{ key, name string }{{"w_norm", t.weight()}, {"b_norm", t.bias()}} {
+		if p.key == "b_norm" && !t.Bias {
+			continue
+		}
+		d, err := w.differ(t, p.name, base, tuned, want{change: true, keepNoise: w.o.KeepNoise})
+		if err != nil {
+			return m, err
+		}
+		if d.change == nil {
+			d.change = make([]float32, t.Out())
+		}
+		equal, noise = equal && d.equal, noise && (d.equal || d.noise)
+		total, frozen = total+d.total, frozen+d.frozen
+		lost, err := w.vector(t.Path, f, p.key, d.change)
+		if err != nil {
+			return m, err
+		}
+		f.left += lost
+	}
+	switch {
+	case equal:
+	case noise:
+		m.Status = Noise
+	default:
+		m.Status, m.tensors = Fitted, f.tensors
+		m.Change, m.Missing, m.Worst, m.Weight = math.Sqrt(total), math.Sqrt(f.left), f.worst, math.Sqrt(frozen)
+	}
+	return m, nil
+}
+
+// vector adds the change of a bias or norm to f and returns the square of what rounding takes from it.
+func (w *worker) vector(path string, f *fit, key string, v []float32) (float64, error) {
+	t := named{Name: key, Tensor: tensor.FromFloat32(w.o.DType, []int{len(v)}, v)}
+	if n, first := t.NonFinite(); n > 0 {
+		return 0, tooLarge(path, key, n, first, w.o.DType)
+	}
+	f.tensors = append(f.tensors, t)
+	lost := 0.0
+	for i, kept := range t.Float32() {
+		d := math.Abs(float64(v[i]) - float64(kept))
+		lost += d * d
+		f.worst = max(f.worst, d)
+	}
+	return lost, nil
+}
+
+// differ reads one tensor of both models.
+func (w *worker) differ(t *task, name string, base, tuned *Model, what want) (difference, error) {
+	b, err := base.Read(t.component, name)
+	if err != nil {
+		return difference{}, err
+	}
+	a, err := tuned.Read(t.component, name)
+	if err != nil {
+		return difference{}, err
+	}
+	d := differ(b, a, what)
+	if math.IsNaN(d.total) || math.IsInf(d.total, 0) {
+		for side, v := range map[*Model]tensor.Tensor{base: b, tuned: a} {
+			if n, first := v.NonFinite(); n > 0 {
+				return d, fault.BadInput(side.Path, "tensor %q of its %s holds %d NaN or infinite values, the first at index %d", name, t.component, n, first).
+					Advise("the model is broken: its training diverged, or it was saved with too little range")
+			}
+		}
+	}
+	return d, nil
+}
+
+// each runs work for 0 to n-1 in order of start, by several workers with a backend each, as many at a time as fit into the memory. The first error ends it.
+func each(ctx context.Context, n int, o *Options, work func(w *worker, i int) error, bytes func(i int) int64) error {
+	linear, conv := o.rules()
+	room := newBudget(max(o.Memory, 1))
+	var group sync.WaitGroup
+	var mu sync.Mutex
+	next, failedAt := 0, n
+	var failed error
+	fail := func(i int, err error) {
+		mu.Lock()
+		defer mu.Unlock()
+		if i < failedAt || failed == nil { // of several errors the first module's, whatever the workers' order
+			failed, failedAt = err, min(i, failedAt)
+		}
+	}
+	// take gives out the next module and the memory for it, under one lock, so that modules start in order.
+	var order sync.Mutex
+	take := func() (int, int64, bool) {
+		order.Lock()
+		defer order.Unlock()
+		mu.Lock()
+		i, stop := next, failed != nil || next >= n || ctx.Err() != nil
+		next++
+		mu.Unlock()
+		if stop {
+			return 0, 0, false
+		}
+		return i, room.take(bytes(i)), true
+	}
+	for range min(max(o.Workers, 1), n) {
+		group.Go(func() {
+			b, done, err := o.Backend()
+			if err != nil {
+				fail(0, err)
+				return
+			}
+			defer done()
+			w := &worker{o: o, linear: linear, conv: conv, backend: b}
+			for {
+				i, taken, ok := take()
+				if !ok {
+					return
+				}
+				err := guarded(w, i, work)
+				room.give(taken)
+				if err != nil {
+					fail(i, err)
+					return
+				}
+				if o.Done != nil {
+					o.Done()
+				}
+			}
+		})
+	}
+	group.Wait()
+	if failed == nil && ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	return failed
+}
+
+// guarded turns a backend's panic for want of memory into the error that it carries.
+func guarded(w *worker, i int, work func(*worker, int) error) (err error) {
+	defer func() {
+		if e := recover(); e != nil {
+			f, ok := e.(*fault.Error)
+			if !ok {
+				panic(e)
+			}
+			err = f
+		}
+	}()
+	return work(w, i)
+}
+
+// budget is memory that is given out in turn.
+type budget struct {
+	mu         sync.Mutex
+	back       *sync.Cond
+	free, size int64
+}
+
+func newBudget(size int64) *budget {
+	b := &budget{free: size, size: size}
+	b.back = sync.NewCond(&b.mu)
+	return b
+}
+
+// take waits for n bytes, of all there are where n is more, and returns what it took.
+func (b *budget) take(n int64) int64 {
+	n = min(n, b.size)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for b.free < n {
+		b.back.Wait()
+	}
+	b.free -= n
+	return n
+}
+
+func (b *budget) give(n int64) {
+	b.mu.Lock()
+	b.free += n
+	b.mu.Unlock()
+	b.back.Broadcast()
+}
+

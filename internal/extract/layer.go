@@ -1,0 +1,185 @@
+package extract
+
+import (
+	"math"
+
+	"lycoris/internal/algos"
+	"lycoris/internal/arch"
+	"lycoris/internal/fault"
+	"lycoris/internal/kernels"
+	"lycoris/internal/linalg"
+	"lycoris/internal/tensor"
+)
+
+// task is a layer or norm that is looked at.
+type task struct {
+	algos.Target
+	component arch.Component
+	module    arch.Module
+	leftOut   bool // a kernel that isn't extracted: its change is only measured
+	onInput   bool // ia3
+}
+
+// weight and bias are the names of the module's tensors.
+func (t *task) weight() string { return t.module.Path + ".weight" }
+func (t *task) bias() string   { return t.module.Path + ".bias" }
+
+// layer is a task with its change.
+type layer struct {
+	*task
+	m, n  int       // Δ is [m,n], n with the kernel's pixels
+	delta []float32 // Δ; a fit may overwrite it
+	base  []float32 // the base's weight, where the algorithm asks for it
+	total float64   // ‖Δ‖²
+}
+
+// fit is a layer's change in an algorithm's form.
+type fit struct {
+	tensors []tensor.Named // by their suffixes
+	rank    int
+	left    float64 // ‖Δ − fit‖² of the factors as stored
+	worst   float64 // largest element of |Δ − fit|
+	note    string  // what a person should know
+}
+
+// worker fits layers, one at a time.
+type worker struct {
+	o       *Options
+	linear  Rule
+	conv    Rule
+	backend kernels.Backend
+}
+
+// rule returns the rank rule of a layer.
+func (w *worker) rule(l *layer) Rule {
+	if l.HasWindow() {
+		return w.conv
+	}
+	return w.linear
+}
+
+// fit fits l by the algorithm.
+func (w *worker) fit(l *layer) (*fit, error) {
+	switch w.o.Algorithm {
+	case "lora":
+		return w.lora(l)
+	case "lokr":
+		return w.lokr(l)
+	case "ia3":
+		return w.ia3(l)
+	case "diag-oft":
+		return w.rotation(l)
+	case "loha":
+		return w.loha(l)
+	}
+	return w.full(l)
+}
+
+// needsBase reports whether the fits of an algorithm look at the base's weight.
+func needsBase(algorithm string) bool { return algorithm == "ia3" || algorithm == "diag-oft" }
+
+// stored rounds values to the file's element type. alpha and the like stay float32.
+func (w *worker) stored(l *layer, key string, shape []int, v []float32) (tensor.Named, error) {
+	t := tensor.Named{Name: key, Tensor: tensor.FromFloat32(w.o.DType, shape, v)}
+	if n, first := t.NonFinite(); n > 0 {
+		return t, tooLarge(l.Path, key, n, first, w.o.DType)
+	}
+	return t, nil
+}
+
+func tooLarge(path, key string, n, first int, d tensor.DType) error {
+	return fault.New(fault.Failed, path, "%d values of its %s, the first at index %d, are too large for %s", n, key, first, d).Advise("use --dtype bf16 or fp32")
+}
+
+func alpha(v int) tensor.Named {
+	return tensor.Named{Name: "alpha", Tensor: tensor.FromFloat32(tensor.F32, nil, []float32{float32(v)})}
+}
+
+// decomposition returns the singular triples of a [m,n] that rule keeps; total is ‖a‖². tolerance is that of [linalg.RandomOptions].
+func (w *worker) decomposition(name string, a []float32, m, n int, rule Rule, total, tolerance float64) (u, s, v []float64, err error) {
+	full := min(m, n)
+	limit := rule.limit(full)
+	keep := func(r int) (_, _, _ []float64, _ error) {
+		u, s, v = cut(u, s, v, m, n, min(r, limit))
+		return u, s, v, nil
+	}
+	whole := func() (_, _, _ []float64, _ error) {
+		u, s, v = linalg.GramSVD(a, m, n)
+		r, _ := rule.rank(s, math.Sqrt(total))
+		return keep(r)
+	}
+	if rule.whole() || full <= 48 || limit > full/4 && full <= 400 && !rule.dynamic() {
+		return whole()
+	}
+	p, err := w.products(a, m, n)
+	if err != nil {
+		return nil, nil, nil, err
+	}
+	defer p.release()
+	o := linalg.RandomOptions{Rank: limit, Name: name, Total: total, Tolerance: tolerance}
+	if tolerance > 0 {
+		o.MaxPower = 24
+	}
+	if rule.dynamic() {
+		o.Rank = min(limit, 32)
+	}
+	for {
+		u, s, v, _ = linalg.RandomSVDOf(p, o)
+		r, enough := rule.rank(s, math.Sqrt(total))
+		if enough || len(s) >= limit || len(s) < o.Rank {
+			return keep(r)
+		}
+		if o.Rank = min(2*o.Rank, limit); o.Rank > full/2 {
+			return whole()
+		}
+	}
+}
+
+// cut keeps the first r of the triples u [m,k], s, v [k,n].
+func cut(u, s, v []float64, m, n, r int) (_, _, _ []float64) {
+	k := len(s)
+	if r >= k {
+		return u, s, v
+	}
+	short := make([]float64, m*r)
+	for i := range m {
+		copy(short[i*r:(i+1)*r], u[i*k:i*k+r])
+	}
+	return short, s[:r], v[:r*n]
+}
+
+// products is a matrix in the backend's layout.
+type products struct {
+	b    kernels.Backend
+	w    kernels.Weight
+	m, n int
+}
+
+func (w *worker) products(a []float32, m, n int) (*products, error) {
+	packed, err := w.backend.Pack(bytesOf(a, m, n))
+	if err != nil {
+		return nil, err
+	}
+	return &products{w.backend, packed, m, n}, nil
+}
+
+func (p *products) Dims() (int, int)                 { return p.m, p.n }
+func (p *products) Times(y, x []float32, l int)      { p.b.Linear(y[:l*p.m], x[:l*p.n], p.w, l, kernels.Epilogue{}) }
+func (p *products) TimesT(y, x []float32, l int)     { p.b.LinearGrad(y[:l*p.n], x[:l*p.m], p.w, l, nil) }
+func (p *products) release()                         { p.b.Release(p.w) }
+
+// miss subtracts up [m,r] times down [r,n] from a [m,n] and returns the square of the norm of what is left and its largest element.
+func (w *worker) miss(a, up, down []float32, m, n, r int) (left, worst float64) {
+	w.backend.MatMul(a, up, down, kernels.Epilogue{Add: a}, kernels.MatMul{Batch: 1, M: m, N: n, K: r, Alpha: -1})
+	return rest(a)
+}
+
+// rest returns the square of a's norm and its largest element.
+func rest(a []float32) (left, worst float64) {
+	for _, v := range a {
+		x := math.Abs(float64(v))
+		left += x * x
+		worst = max(worst, x)
+	}
+	return left, worst
+}
