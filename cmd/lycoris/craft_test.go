@@ -220,6 +220,6 @@ func same(ts *testscript.TestScript, neg bool, args []string) {
 	b, err := os.ReadFile(ts.MkAbs(args[1]))
 	ts.Check(err)
 	if bytes.Equal(a, b) == neg {
-		ts.Fatalf("%s and %s: equal is %v", args[0], args[1], !neg)
+		ts.Fatalf("%s and %s: equal is %v", args[0], args[1], neg)
 	}
 }

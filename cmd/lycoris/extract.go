@@ -2,11 +2,7 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io/fs"
-	"os"
-	"path/filepath"
 	"runtime"
 	"runtime/debug"
 	"strings"
@@ -19,7 +15,6 @@ import (
 	"lycoris/internal/fault"
 	"lycoris/internal/kernels"
 	"lycoris/internal/kernels/cpu"
-	"lycoris/internal/tensor"
 )
 
 func newExtractCommand(out *output) *cobra.Command {
@@ -32,8 +27,8 @@ func newExtractCommand(out *output) *cobra.Command {
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runExtract(cmd.Context(), opts, out) },
 	}
-	opts.flags = addConfigFlags(cmd, "threads")
 	f := cmd.Flags()
+	f.SortFlags = false
 	f.StringVar(&opts.base, "base", "", "model that the training started from: `PATH`")
 	f.StringVar(&opts.tuned, "tuned", "", "model that came out of it: `PATH`")
 	f.StringVar(&opts.out, "out", "", "write the adapter to `FILE`")
@@ -48,19 +43,19 @@ func newExtractCommand(out *output) *cobra.Command {
 	f.BoolVar(&opts.norms, "norms", false, "gains and biases of norms too (full: always)")
 	f.BoolVar(&opts.keepNoise, "keep-noise", false, "keep differences that are no more than the rounding of the two files")
 	f.StringSliceVar(&opts.parts, "parts", nil, "only these `PARTS`: unet, te, te1, te2")
-	choice(f, &opts.dtype, "dtype", "fp16", "numbers in the file as `TYPE`", "fp16", "bf16", "fp32")
+	choice(f, &opts.dtype, "dtype", "fp16", "store as `TYPE`", "fp16", "bf16", "fp32")
+	f.Var(&numberFlag{v: &opts.threads, min: 1, max: 1024, whole: true}, "threads", "modules at a time `N` (default: the processors); the result doesn't depend on it")
 	return cmd
 }
 
 type extractOptions struct {
-	flags                           *configFlags
-	base, tuned, out                string
+	toolFlags
+	base, tuned                     string
 	algo                            string
 	dim, convDim, factor            *float64 // nil: not given
 	ratio, fro, threshold, quantile *float64
 	norms, keepNoise                bool
 	parts                           []string
-	dtype                           string
 }
 
 // The memory that layers in work may take together, and from which on the collector works harder. A worker's engine and the files' pages are beside it.
@@ -71,24 +66,19 @@ const (
 
 func runExtract(ctx context.Context, opts extractOptions, out *output) error {
 	out.UI.Hello(version)
-	cfg, _, err := opts.flags.load(out, "")
-	if err != nil {
-		return err
-	}
 	o, err := opts.options()
 	if err != nil {
 		return err
 	}
 	base, tuned, path := out.place(opts.base), out.place(opts.tuned), out.place(opts.out)
-	if err := checkResult(path, out.Global.force, base, tuned); err != nil {
+	if err := out.checkOutput(path, base, tuned); err != nil {
 		return err
 	}
-	o.Workers = cfg.Threads
-	if o.Workers == 0 {
-		o.Workers = runtime.NumCPU()
+	if o.Workers = wholeNumber(opts.threads); o.Workers == 0 {
+		o.Workers = runtime.GOMAXPROCS(0)
 	}
 	o.Backend = func() (kernels.Backend, func(), error) {
-		b, err := cpu.Open(cpu.Options{Threads: 1, ISA: cfg.CPUISA})
+		b, err := cpu.Open(cpu.Options{Threads: 1})
 		if err != nil {
 			return nil, nil, err
 		}
@@ -140,7 +130,7 @@ func (o *extractOptions) options() (extract.Options, error) {
 	x := extract.Options{
 		Algorithm: o.algo, ConvDim: int(number(o.convDim)), Factor: int(number(o.factor)), Norms: o.norms, KeepNoise: o.keepNoise, Memory: layerMemory,
 		Rule:  extract.Rule{Dim: int(number(o.dim)), Ratio: number(o.ratio), Fro: number(o.fro), Threshold: number(o.threshold), Quantile: number(o.quantile)},
-		DType: map[string]tensor.DType{"fp16": tensor.F16, "bf16": tensor.BF16, "fp32": tensor.F32}[o.dtype],
+		DType: o.element(),
 	}
 	for _, p := range o.parts {
 		c, ok := map[string]arch.Component{"unet": arch.UNet, "te": arch.TextEncoder, "te1": arch.TextEncoder, "te2": "text_encoder_2"}[p]
@@ -150,55 +140,6 @@ func (o *extractOptions) options() (extract.Options, error) {
 		x.Components = append(x.Components, c)
 	}
 	return x, nil
-}
-
-// checkResult refuses, before anything is read, a path that can't be written: an input, a file that exists unless force, a place in a folder that isn't there or can't be
-// written to.
-func checkResult(path string, force bool, inputs ...string) error {
-	stat, err := os.Stat(path)
-	if err == nil {
-		for _, in := range inputs {
-			if sameFile(stat, in) {
-				return fault.BadOutput(path, "is one of the inputs").Advise("write to another file")
-			}
-		}
-		switch {
-		case stat.IsDir():
-			return fault.BadOutput(path, "is a folder").Advise("name a file in it")
-		case !force:
-			return fault.BadOutput(path, "exists already").Advise("use another name, or overwrite: --force")
-		}
-	}
-	folder := filepath.Dir(path)
-	stat, err = os.Stat(folder)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-		return fault.BadOutput(path, "the folder %q does not exist", folder).Advise("make it first: mkdir -p %q", folder)
-	case err == nil && !stat.IsDir():
-		return fault.BadOutput(path, "%q is not a folder", folder)
-	}
-	probe, err := os.CreateTemp(folder, tensor.TempPrefix+"*"+tensor.TempSuffix)
-	if err != nil {
-		return fault.BadOutput(path, "the folder %q can't be written to: %w", folder, errors.Unwrap(err)).Advise("write to another folder")
-	}
-	probe.Close()
-	return os.Remove(probe.Name())
-}
-
-// sameFile reports whether stat is the file at path or a file in the folder at path.
-func sameFile(stat os.FileInfo, path string) bool {
-	found := false
-	filepath.WalkDir(path, func(p string, d fs.DirEntry, err error) error {
-		if err != nil || d.IsDir() {
-			return nil // what can't be looked at isn't it
-		}
-		if other, err := os.Stat(p); err == nil && os.SameFile(stat, other) {
-			found = true
-			return fs.SkipAll
-		}
-		return nil
-	})
-	return found
 }
 
 // printExtract prints the table of errors and the path, or the same as JSON.

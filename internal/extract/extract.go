@@ -274,4 +274,3 @@ func (b *budget) give(n int64) {
 	b.mu.Unlock()
 	b.back.Broadcast()
 }
-

@@ -28,7 +28,7 @@ func family(t *testing.T, name string) pair {
 func TestFamilies(t *testing.T) {
 	for name, want := range map[string][]string{
 		"sd2":  {"lora_te_text_model_encoder_layers_0_self_attn_q_proj", "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"},
-		"sdxl": {"lora_te1_text_model_encoder_layers_0_self_attn_k_proj", "lora_te2_text_model_encoder_layers_1_self_attn_v_proj", "lora_unet_input_blocks_4_1_transformer_blocks_0_attn1_to_q"},
+		"sdxl": {"lora_te1_text_model_encoder_layers_0_self_attn_k_proj", "lora_te2_text_model_encoder_layers_1_self_attn_v_proj", "lora_unet_input_blocks_3_1_transformer_blocks_0_attn1_to_q"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := family(t, name)

@@ -163,10 +163,12 @@ func (w *worker) products(a []float32, m, n int) (*products, error) {
 	return &products{w.backend, packed, m, n}, nil
 }
 
-func (p *products) Dims() (int, int)                 { return p.m, p.n }
-func (p *products) Times(y, x []float32, l int)      { p.b.Linear(y[:l*p.m], x[:l*p.n], p.w, l, kernels.Epilogue{}) }
-func (p *products) TimesT(y, x []float32, l int)     { p.b.LinearGrad(y[:l*p.n], x[:l*p.m], p.w, l, nil) }
-func (p *products) release()                         { p.b.Release(p.w) }
+func (p *products) Dims() (int, int) { return p.m, p.n }
+func (p *products) Times(y, x []float32, l int) {
+	p.b.Linear(y[:l*p.m], x[:l*p.n], p.w, l, kernels.Epilogue{})
+}
+func (p *products) TimesT(y, x []float32, l int) { p.b.LinearGrad(y[:l*p.n], x[:l*p.m], p.w, l, nil) }
+func (p *products) release()                     { p.b.Release(p.w) }
 
 // miss subtracts up [m,r] times down [r,n] from a [m,n] and returns the square of the norm of what is left and its largest element.
 func (w *worker) miss(a, up, down []float32, m, n, r int) (left, worst float64) {

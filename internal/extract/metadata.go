@@ -56,13 +56,13 @@ func Metadata(r *Report, base, tuned *Model, o Options, output string) map[strin
 	out := map[string]string{
 		"ss_v2": spec.v2, "ss_base_model_version": spec.version, "ss_network_module": module, "ss_network_dim": dim, "ss_network_alpha": alpha,
 		"ss_network_args": asJSON(args), "ss_output_name": name, "ss_sd_model_name": adapter.CleanName(filepath.Base(base.Path)),
-		"ss_training_comment":        "extracted from " + adapter.CleanName(filepath.Base(tuned.Path)),
-		"modelspec.sai_model_spec":   "1.0.1",
-		"modelspec.architecture":     spec.architecture + "/lora",
-		"modelspec.implementation":   spec.implementation,
-		"modelspec.title":            name,
-		"modelspec.resolution":       spec.resolution,
-		"lycoris.history":            asJSON([]any{history}),
+		"ss_training_comment":      "extracted from " + adapter.CleanName(filepath.Base(tuned.Path)),
+		"modelspec.sai_model_spec": "1.0.1",
+		"modelspec.architecture":   spec.architecture + "/lora",
+		"modelspec.implementation": spec.implementation,
+		"modelspec.title":          name,
+		"modelspec.resolution":     spec.resolution,
+		"lycoris.history":          asJSON([]any{history}),
 	}
 	switch prediction {
 	case "epsilon":

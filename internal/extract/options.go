@@ -15,14 +15,14 @@ var Algorithms = []string{"lora", "locon", "loha", "lokr", "full", "ia3", "diag-
 
 // Options say what is extracted.
 type Options struct {
-	Algorithm string
-	Rule      Rule             // of Linear layers and 1×1 kernels
-	ConvDim   int              // rank of larger kernels; 0: left out
-	Factor    int              // lokr: as in training; 0 or -1: nearest to square
+	Algorithm  string
+	Rule       Rule             // of Linear layers and 1×1 kernels
+	ConvDim    int              // rank of larger kernels; 0: left out
+	Factor     int              // lokr: as in training; 0 or -1: nearest to square
 	Components []arch.Component // nil: all that both models have
-	Norms     bool             // gains and biases of norms too (always of full)
-	KeepNoise bool             // keep differences that are the rounding of the files only
-	DType     tensor.DType     // of the factors in the file
+	Norms      bool             // gains and biases of norms too (always of full)
+	KeepNoise  bool             // keep differences that are the rounding of the files only
+	DType      tensor.DType     // of the factors in the file
 
 	// Backend opens an engine of one thread for a worker; it is closed with close.
 	Backend func() (b kernels.Backend, close func(), err error)

@@ -97,7 +97,9 @@ func (r *Report) sumUp() {
 			p.LeftOut += m.Change * m.Change
 		}
 	}
-	roots := func(p *Part) { p.Change, p.Missing, p.LeftOut = math.Sqrt(p.Change), math.Sqrt(p.Missing), math.Sqrt(p.LeftOut) }
+	roots := func(p *Part) {
+		p.Change, p.Missing, p.LeftOut = math.Sqrt(p.Change), math.Sqrt(p.Missing), math.Sqrt(p.LeftOut)
+	}
 	for _, m := range r.Modules {
 		if n := len(r.Parts); n == 0 || r.Parts[n-1].Component != m.Component {
 			r.Parts = append(r.Parts, Part{Component: m.Component})
