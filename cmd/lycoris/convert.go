@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"lycoris/internal/adapter"
 	"lycoris/internal/convert"
 	"lycoris/internal/tensor"
 	"lycoris/internal/ui"
@@ -43,7 +44,7 @@ var dtypeNames = map[string]tensor.DType{"keep": tensor.Invalid, "fp32": tensor.
 
 func runConvert(ctx context.Context, opts convertOptions, out *output) error {
 	out.UI.Hello(version)
-	o := convert.Options{In: opts.in, Out: opts.out, To: opts.to, DType: dtypeNames[opts.dtype], Base: opts.model, Force: out.Global.force, Version: version, Backend: openCPU}
+	o := convert.Options{In: opts.in, Out: opts.out, To: opts.to, DType: dtypeNames[opts.dtype], Base: opts.model, Version: version, Backend: openCPU}
 	for _, path := range []*string{&o.In, &o.Out, &o.Base} {
 		if *path != "" {
 			*path = out.place(*path)
@@ -51,6 +52,11 @@ func runConvert(ctx context.Context, opts convertOptions, out *output) error {
 	}
 	if opts.dim != nil {
 		o.Dim = int(*opts.dim)
+	}
+	if o.In != "" && o.Out != "" { // what is missing says convert
+		if err := out.checkFile(o.Out, adapter.TensorsFile(o.In)); err != nil {
+			return err
+		}
 	}
 	progress := out.UI.Progress()
 	started := false

@@ -3,8 +3,6 @@ package main
 import (
 	"context"
 	"fmt"
-	"os"
-	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
@@ -74,7 +72,7 @@ func runResize(ctx context.Context, opts resizeOptions, out *output) error {
 	if err != nil {
 		return err
 	}
-	if err := checkNewFile(o.Out, out.Global.force, adapter.TensorsFile(o.In)); err != nil {
+	if err := out.checkFile(o.Out, adapter.TensorsFile(o.In)); err != nil {
 		return err
 	}
 	progress := out.UI.Progress()
@@ -155,32 +153,6 @@ func sourceDate(env []string) (string, error) {
 		return time.Unix(seconds, 0).UTC().Format("2006-01-02T15:04:05"), nil
 	}
 	return "", nil
-}
-
-// checkNewFile refuses, before anything is read, an output that can't be or mustn't be written: the input itself, a folder, a file that exists unless force is set, a
-// place in no folder.
-func checkNewFile(path string, force bool, inputs ...string) error {
-	folder := filepath.Dir(path)
-	if info, err := os.Stat(folder); err != nil || !info.IsDir() {
-		return fault.BadOutput(path, "the folder %q does not exist", folder).Advise("make it first: mkdir -p %q", folder)
-	}
-	info, err := os.Lstat(path)
-	if err != nil {
-		return nil
-	}
-	target, err := os.Stat(path)
-	for _, in := range inputs {
-		if of, inErr := os.Stat(in); err == nil && inErr == nil && os.SameFile(of, target) {
-			return fault.BadOutput(path, "is the input").Advise("write to another file")
-		}
-	}
-	switch {
-	case info.IsDir():
-		return fault.BadOutput(path, "is a folder").Advise("give the name of a file")
-	case !force:
-		return fault.BadOutput(path, "exists already").Advise("use another name: --out FILE, or overwrite: --force")
-	}
-	return nil
 }
 
 // tellResize writes what was done.

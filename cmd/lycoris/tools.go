@@ -49,7 +49,11 @@ func (out *output) checkOutput(path string, inputs ...string) error {
 			continue // the input's own error says it better
 		}
 		if err == nil && os.SameFile(there, stat) {
-			return fault.BadOutput(path, "is an input too").Advise("write to another file")
+			what := "is an input too"
+			if len(inputs) == 1 {
+				what = "is the input"
+			}
+			return fault.BadOutput(path, "%s", what).Advise("write to another file")
 		}
 		if rel, relErr := filepath.Rel(absPath(in), absPath(path)); stat.IsDir() && relErr == nil && rel != ".." && !strings.HasPrefix(rel, ".."+string(filepath.Separator)) {
 			return fault.BadOutput(path, "lies inside the input %q", in).Advise("write to another folder")
@@ -66,6 +70,14 @@ func (out *output) checkOutput(path string, inputs ...string) error {
 		return fault.BadOutput(path, "%q is not a folder", folder)
 	}
 	return nil
+}
+
+// checkFile is checkOutput for tools that write one file.
+func (out *output) checkFile(path string, inputs ...string) error {
+	if stat, err := os.Stat(path); err == nil && stat.IsDir() {
+		return fault.BadOutput(path, "is a folder").Advise("give the name of a file")
+	}
+	return out.checkOutput(path, inputs...)
 }
 
 func absPath(path string) string {

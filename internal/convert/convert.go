@@ -11,7 +11,6 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -34,7 +33,6 @@ type Options struct {
 	DType   tensor.DType // Invalid: each tensor keeps its own
 	Dim     int          // rank of a plain LoRA where there is no exact one, and the highest rank of an exact one; 0: exact only
 	Base    string       // the model whose weights the algorithm depends on; may be empty
-	Force   bool         // overwrite
 	Version string       // of the program, for the history
 	// Backend opens what computes changes; called at most once, when it is needed.
 	Backend  func() (kernels.Backend, error)
@@ -104,27 +102,6 @@ func (o *Options) check() error {
 		return fault.BadUsage("--dim", "means something with --to lora only")
 	case !strings.EqualFold(filepath.Ext(o.Out), ".safetensors"):
 		return fault.BadUsage("--out", "%q does not end in .safetensors", o.Out).Advise("that is the container that is written")
-	}
-	return CheckOutput(o.In, o.Out, o.Force)
-}
-
-// CheckOutput refuses an output that is the input, that exists (unless force), or that has no folder.
-func CheckOutput(in, out string, force bool) error {
-	stat, err := os.Stat(out)
-	if err == nil {
-		if from, err := os.Stat(in); err == nil && os.SameFile(stat, from) {
-			return fault.BadOutput(out, "is the input").Advise("write to another file")
-		}
-		if stat.IsDir() {
-			return fault.BadOutput(out, "is a folder").Advise("name a file in it")
-		}
-		if !force {
-			return fault.BadOutput(out, "exists already").Advise("write to another file, or overwrite: --force")
-		}
-	}
-	folder := filepath.Dir(out)
-	if stat, err := os.Stat(folder); err != nil || !stat.IsDir() {
-		return fault.BadOutput(out, "the folder %q does not exist", folder).Advise("make it first: mkdir -p %q", folder)
 	}
 	return nil
 }
