@@ -39,14 +39,14 @@ func (f Family) Tensors() []tensor.Named {
 		add("model.diffusion_model."+p.LDM, p.Shape...)
 	}
 	if f.Name == "sd2" {
-		openCLIP(add, "cond_stage_model.model.", 12, 3)
+		smallCLIP.each(add, "cond_stage_model.model.", 3)
 	} else {
 		c := arch.CLIPL()
 		c.VocabSize, c.Width, c.Intermediate, c.Layers, c.MaxPositions = 10, 8, 16, 2, 7
 		for _, p := range arch.Params(arch.CLIPModules(c)) {
 			add("conditioner.embedders.0.transformer."+p.Name, p.Shape...)
 		}
-		openCLIP(add, "conditioner.embedders.1.model.", 12, 2)
+		smallCLIP.each(add, "conditioner.embedders.1.model.", 2)
 	}
 	if f.EMA {
 		for _, p := range unet {
@@ -64,10 +64,16 @@ func (f Family) Tensors() []tensor.Named {
 		tensor.Named{Name: "cond_stage_model.transformer.text_model.embeddings.position_ids", Tensor: tensor.FromInt64([]int{1, 3}, []int64{0, 1, 2})})
 }
 
-// openCLIP adds an encoder with OpenCLIP's names.
-func openCLIP(add func(string, ...int), prefix string, width, layers int) {
-	add(prefix+"token_embedding.weight", 10, width)
-	add(prefix+"positional_embedding", 7, width)
+// openCLIP are the sizes of an encoder with OpenCLIP's names.
+type openCLIP struct{ width, inner, tokens, positions int }
+
+var smallCLIP = openCLIP{width: 12, inner: 24, tokens: 10, positions: 7}
+
+// each adds the encoder's tensors.
+func (c openCLIP) each(add func(string, ...int), prefix string, layers int) {
+	width := c.width
+	add(prefix+"token_embedding.weight", c.tokens, width)
+	add(prefix+"positional_embedding", c.positions, width)
 	add(prefix+"ln_final.weight", width)
 	add(prefix+"ln_final.bias", width)
 	add(prefix+"text_projection", width, width)
@@ -78,9 +84,9 @@ func openCLIP(add func(string, ...int), prefix string, width, layers int) {
 		add(p+"attn.in_proj_bias", 3*width)
 		add(p+"attn.out_proj.weight", width, width)
 		add(p+"attn.out_proj.bias", width)
-		add(p+"mlp.c_fc.weight", 2*width, width)
-		add(p+"mlp.c_fc.bias", 2*width)
-		add(p+"mlp.c_proj.weight", width, 2*width)
+		add(p+"mlp.c_fc.weight", c.inner, width)
+		add(p+"mlp.c_fc.bias", c.inner)
+		add(p+"mlp.c_proj.weight", width, c.inner)
 		add(p+"mlp.c_proj.bias", width)
 		for _, norm := range []string{"ln_1", "ln_2"} {
 			add(p+norm+".weight", width)
