@@ -9,7 +9,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # Packages without C code: the race detector runs on these.
 RACE := ./internal/config ./internal/runs ./internal/ui ./internal/dataset ./internal/tensor
 
-.PHONY: help setup build demo test check vet fmt lint race nocgo bench goldens replay bench-peft bench-lycoris fuzz cover clean
+.PHONY: help setup build demo test check vet fmt lint race nocgo bench goldens replay bench-peft bench-lycoris bench-tools fuzz cover clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -61,6 +61,9 @@ bench-peft: build ## a full-size step, ours and peft's alternately (needs `make 
 bench-lycoris: build ## a full-size step of every algorithm, ours and LyCORIS's alternately; ARGS="--rows lora,loha --ours-only" (needs `make goldens` once)
 	test -f bench/out/sd15-random.safetensors || { mkdir -p bench/out && $(GO) run ./scripts/fullsize bench/out/sd15-random.safetensors; }
 	.venv/bin/python bench/algos.py $(ARGS)
+
+bench-tools: build ## merge, extract and resize of full-size models beside a copy and the Python tools; ARGS="--ours-only --rows merge-lora" (docs/benchmarks.md)
+	.venv/bin/python bench/tools.py $(ARGS)
 
 fuzz: ## every fuzz target for ten seconds
 	@for p in $$($(GO) list ./...); do for f in $$($(GO) test -list '^Fuzz' $$p 2>/dev/null | grep '^Fuzz'); do echo "$$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime 10s $$p || exit 1; done; done

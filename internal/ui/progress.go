@@ -121,7 +121,7 @@ func (p *progress) Add(n int) {
 	}
 	p.slept, p.last, p.done = false, now, p.done+n
 	p.words = p.unitWords(now)
-	p.show(now, p.done == p.total && p.total > 0)
+	p.show(now, n > 0 && p.done == p.total)
 }
 
 // unitWords are the fields for phases that count units: "cache latents 12/43", share, ETA.
