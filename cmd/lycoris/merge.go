@@ -24,17 +24,18 @@ func newMergeCommand(out *output) *cobra.Command {
 	var opts mergeOptions
 	cmd := &cobra.Command{
 		Use:   "merge",
-		Short: "bake adapters into a model",
+		Short: "bake adapters into a model, or make one adapter of several",
 		Example: "  lycoris merge --model base.safetensors --adapter my-cat.safetensors:0.8 --out merged.safetensors\n" +
-			"  lycoris merge --model folder --adapter a.safetensors --adapter b.safetensors:0.5,te=0,blocks=OUT*=0.5 --out merged",
+			"  lycoris merge --model folder --adapter a.safetensors --adapter b.safetensors:0.5,te=0,blocks=OUT*=0.5 --out merged\n" +
+			"  lycoris merge --adapter a.safetensors --adapter b.safetensors:0.5 --out both.safetensors",
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return runMerge(cmd.Context(), opts, out) },
 	}
 	f := cmd.Flags()
 	f.SortFlags = false
-	f.StringVar(&opts.model, "model", "", "base model `PATH`: a .safetensors file or a diffusers folder (SD1.x, SD2.x, SDXL)")
+	f.StringVar(&opts.model, "model", "", "base model `PATH`: a .safetensors file or a diffusers folder (SD1.x, SD2.x, SDXL); without one the adapters become one adapter")
 	f.StringArrayVar(&opts.adapters, "adapter", nil, "adapter as `FILE[:WEIGHT][,unet=X][,te=X][,blocks=…]` (repeatable: applied in this order)")
-	addToolFlags(cmd, &opts.toolFlags, "the merged model (a folder for a folder)")
+	addToolFlags(cmd, &opts.toolFlags, "the merged model (a folder for a folder) or adapter")
 	for _, w := range []struct {
 		name, doc string
 		v         **float64
@@ -46,6 +47,7 @@ func newMergeCommand(out *output) *cobra.Command {
 	choice(f, &opts.as, "as", merge.AsConsumer, "read DoRA as `PROGRAM`", merge.AsConsumer, merge.AsLycoris, merge.AsComfy)
 	choice(f, &opts.ema, "ema", merge.EMAKeep, "the model's running averages: `WHAT` to do", merge.EMAKeep, merge.EMAMerge, merge.EMADrop)
 	f.StringSliceVar(&opts.parts, "parts", nil, "merge into these `PARTS` only: unet, te, te1, te2")
+	addJoinFlags(f, &opts.join)
 	f.BoolVar(&opts.allow, "allow-unmatched", false, "leave out tensors of adapters that fit no layer")
 	return cmd
 }
@@ -59,6 +61,7 @@ type mergeOptions struct {
 	as, ema            string
 	parts              []string
 	allow              bool
+	join               joinFlags
 }
 
 func runMerge(ctx context.Context, opts mergeOptions, out *output) error {
@@ -67,6 +70,9 @@ func runMerge(ctx context.Context, opts mergeOptions, out *output) error {
 	o, err := opts.parse(out)
 	if err != nil {
 		return err
+	}
+	if opts.joins() {
+		return runJoin(ctx, opts, o, out)
 	}
 	inputs := []string{o.Model}
 	for _, a := range o.Adapters {
@@ -130,11 +136,11 @@ func (m *mergeOptions) parse(out *output) (merge.Options, error) {
 	te := number(m.te, 1)
 	o := merge.Options{Model: m.model, Out: m.out, UNet: number(m.unet, 1), Text: [2]float64{number(m.te1, te), number(m.te2, te)}, DType: m.element(), As: m.as, EMA: m.ema,
 		AllowUnmatched: m.allow, Version: version, Date: out.sourceDate()}
-	if m.model == "" {
-		return o, fault.BadUsage("--model", "no model is given").Advise("say what to merge into: --model FILE")
-	}
 	if len(m.adapters) == 0 {
 		return o, fault.BadUsage("--adapter", "no adapter is given").Advise("use --adapter FILE or --adapter FILE:WEIGHT")
+	}
+	if err := m.join.check(m); err != nil {
+		return o, err
 	}
 	var err error
 	if m.blocks != "" {

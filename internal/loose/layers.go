@@ -215,12 +215,7 @@ func Fitting(names []string, cross int) (l *Layers, unknown []string) {
 	guess := GuessFamily(names, cross)
 	for i, family := range []string{guess, SD1, SDXL} {
 		candidate := FamilyLayers(family)
-		var lacks []string
-		for _, n := range names {
-			if _, _, ok := candidate.Split(n); !ok {
-				lacks = append(lacks, n)
-			}
-		}
+		lacks := lacking(candidate, names)
 		if len(lacks) == 0 {
 			return candidate, nil
 		}
@@ -229,6 +224,16 @@ func Fitting(names []string, cross int) (l *Layers, unknown []string) {
 		}
 	}
 	return FamilyLayers(guess), unknown
+}
+
+// lacking returns the names that belong to no layer of l.
+func lacking(l *Layers, names []string) (lacks []string) {
+	for _, n := range names {
+		if _, _, ok := l.Split(n); !ok {
+			lacks = append(lacks, n)
+		}
+	}
+	return lacks
 }
 
 // Describe names a family for people.

@@ -33,10 +33,14 @@ type Adapter struct {
 	Layers  *Layers
 	Modules []*Module // in walk order: UNet, then text encoders
 	Extra   []string  // bundled embeddings
+	Sure    bool      // names or widths tell the family; else it is the first that has such layers
 }
 
 // Parse groups the tensors of an adapter by layer and finds each one's algorithm.
-func Parse(path string, src Source) (*Adapter, error) {
+func Parse(path string, src Source) (*Adapter, error) { return ParseIn(path, src, "") }
+
+// ParseIn is [Parse] for an adapter that is known to be of a family; "" is none.
+func ParseIn(path string, src Source, family string) (*Adapter, error) {
 	p := &Adapter{Path: path}
 	var names []string
 	for _, n := range src.Names() {
@@ -46,7 +50,12 @@ func Parse(path string, src Source) (*Adapter, error) {
 			names = append(names, n)
 		}
 	}
-	layers, unknown := Fitting(names, crossWidth(src, names))
+	cross := crossWidth(src, names)
+	layers, unknown := Fitting(names, cross)
+	p.Sure = cross > 0 || layers.Family == SDXL
+	if family != "" && family != layers.Family {
+		layers, unknown = FamilyLayers(family), lacking(FamilyLayers(family), names)
+	}
 	if len(unknown) > 0 {
 		return nil, Refuse(path, "belong to no layer of "+Describe(layers.Family), unknown, len(names)).Advise("the names are of no form that this version knows")
 	}
