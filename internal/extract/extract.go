@@ -6,6 +6,7 @@ import (
 	"sync"
 
 	"lycoris/internal/fault"
+	"lycoris/internal/linalg"
 	"lycoris/internal/tensor"
 )
 
@@ -26,10 +27,13 @@ func Run(ctx context.Context, base, tuned *Model, o Options) (*Report, error) {
 	}
 	r := &Report{Modules: make([]Module, len(tasks)), Missing: missing}
 	if err := each(ctx, len(tasks), &o, func(w *worker, i int) error {
+		if i+1 < len(tasks) {
+			tasks[i+1].start(base, tuned)
+		}
 		m, err := w.module(tasks[i], base, tuned)
 		r.Modules[i] = m
 		return err
-	}, func(i int) int64 { return tasks[i].bytes(base, tuned, o.Algorithm) }); err != nil {
+	}, func(i int) int64 { return tasks[i].bytes(o.Algorithm) }); err != nil {
 		return nil, err
 	}
 	for _, m := range []*Model{base, tuned} {
@@ -54,13 +58,13 @@ func (w *worker) module(t *task, base, tuned *Model) (Module, error) {
 	if t.isNorm() {
 		return w.norm(t, base, tuned, m)
 	}
-	d, err := w.differ(t, t.weight(), base, tuned, want{change: !t.leftOut, base: needsBase(w.o.Algorithm), keepNoise: w.o.KeepNoise})
+	d, err := w.differ(t, "weight", base, tuned, want{change: !t.leftOut, base: needsBase(w.o.Algorithm), keepNoise: w.o.KeepNoise})
 	if err != nil {
 		return m, err
 	}
 	var bias difference
 	if t.Bias && w.o.Algorithm == "full" {
-		if bias, err = w.differ(t, t.bias(), base, tuned, want{change: true, keepNoise: w.o.KeepNoise}); err != nil {
+		if bias, err = w.differ(t, "bias", base, tuned, want{change: true, keepNoise: w.o.KeepNoise}); err != nil {
 			return m, err
 		}
 	}
@@ -76,7 +80,8 @@ func (w *worker) module(t *task, base, tuned *Model) (Module, error) {
 		return m, nil
 	}
 	if d.change == nil { // only the bias changed
-		d.change = make([]float32, tensor.Elems(t.Shape))
+		d.change = w.grown(tensor.Elems(t.Shape))
+		clear(d.change)
 	}
 	l := &layer{task: t, m: t.Out(), n: tensor.Elems(t.Shape[1:]), delta: d.change, base: d.base, total: d.total}
 	f, err := w.fit(l)
@@ -99,11 +104,11 @@ func (w *worker) module(t *task, base, tuned *Model) (Module, error) {
 // norm stores the change of a norm's gain and bias.
 func (w *worker) norm(t *task, base, tuned *Model, m Module) (Module, error) {
 	f, total, frozen, noise, equal := &fit{}, 0.0, 0.0, true, true
-	for _, p := range []struct{ key, name string }{{"w_norm", t.weight()}, {"b_norm", t.bias()}} {
+	for _, p := range []struct{ key, param string }{{"w_norm", "weight"}, {"b_norm", "bias"}} {
 		if p.key == "b_norm" && !t.Bias {
 			continue
 		}
-		d, err := w.differ(t, p.name, base, tuned, want{change: true, keepNoise: w.o.KeepNoise})
+		d, err := w.differ(t, p.param, base, tuned, want{change: true, keepNoise: w.o.KeepNoise})
 		if err != nil {
 			return m, err
 		}
@@ -145,26 +150,54 @@ func (w *worker) vector(path string, f *fit, key string, v []float32) (float64, 
 	return lost, nil
 }
 
-// differ reads one tensor of both models.
-func (w *worker) differ(t *task, name string, base, tuned *Model, what want) (difference, error) {
-	b, err := base.Read(t.component, name)
-	if err != nil {
-		return difference{}, err
+// differ compares one parameter of both models. Of a weight's change the memory is the worker's, until its next weight.
+func (w *worker) differ(t *task, param string, base, tuned *Model, what want) (difference, error) {
+	b, _ := base.values(t.component, t.module.Path, param) // there are both: the plan checked it
+	a, _ := tuned.values(t.component, t.module.Path, param)
+	grown := func(n int) []float32 { return make([]float32, n) }
+	if param == "weight" {
+		grown = w.grown
 	}
-	a, err := tuned.Read(t.component, name)
+	d, err := w.compare.of(b, a, what, grown)
 	if err != nil {
-		return difference{}, err
+		return d, err
 	}
-	d := differ(b, a, what)
 	if math.IsNaN(d.total) || math.IsInf(d.total, 0) {
-		for side, v := range map[*Model]tensor.Tensor{base: b, tuned: a} {
-			if n, first := v.NonFinite(); n > 0 {
-				return d, fault.BadInput(side.Path, "tensor %q of its %s holds %d NaN or infinite values, the first at index %d", name, t.component, n, first).
-					Advise("the model is broken: its training diverged, or it was saved with too little range")
+		for side, v := range map[*Model]values{base: b, tuned: a} {
+			if err := finite(side, t, param, v); err != nil {
+				return d, err
 			}
 		}
+		return d, fault.BadInput(tuned.Path, "the change of %s.%s is not finite", t.Path, param).Advise("one of the models has huge values: it is broken")
 	}
 	return d, nil
+}
+
+// finite returns an error that counts the values of a tensor that aren't finite.
+func finite(m *Model, t *task, param string, v values) error {
+	all := tensor.Tensor{DType: v.dtype, Shape: v.shape, Data: make([]byte, tensor.Elems(v.shape)*v.dtype.Size())}
+	if err := v.read(all.Data, 0); err != nil {
+		return err
+	}
+	if n, first := all.NonFinite(); n > 0 {
+		return fault.BadInput(m.Path, "%s.%s holds %d NaN or infinite values, the first at index %d", t.Path, param, n, first).
+			Advise("the model is broken: its training diverged, or it was saved with too little range")
+	}
+	return nil
+}
+
+// kept is the size from which on the memory of a change isn't kept for the next.
+const kept = 8 << 20
+
+// grown returns n floats that the next call takes back.
+func (w *worker) grown(n int) []float32 {
+	if n > kept {
+		return make([]float32, n)
+	}
+	if len(w.memory) < n {
+		w.memory = make([]float32, n)
+	}
+	return w.memory[:n]
 }
 
 // each runs work for 0 to n-1 in order of start, by several workers with a backend each, as many at a time as fit into the memory. The first error ends it.
@@ -204,7 +237,7 @@ func each(ctx context.Context, n int, o *Options, work func(w *worker, i int) er
 				return
 			}
 			defer done()
-			w := &worker{o: o, linear: linear, conv: conv, backend: b}
+			w := &worker{o: o, linear: linear, conv: conv, backend: b, compare: differ{squares: b.SumSquares}, directions: linalg.NewDirections(0)}
 			for {
 				i, taken, ok := take()
 				if !ok {

@@ -1,17 +1,8 @@
 package extract
 
-import (
-	"unsafe"
-
-	"lycoris/internal/tensor"
-)
+import "lycoris/internal/tensor"
 
 type named = tensor.Named
-
-// bytesOf is a [m,n] as a tensor, without a copy. Every machine that the kernels run on is little-endian, as files are.
-func bytesOf(a []float32, m, n int) tensor.Tensor {
-	return tensor.Tensor{DType: tensor.F32, Shape: []int{m, n}, Data: unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(a))), 4*len(a))}
-}
 
 // full stores the change itself.
 func (w *worker) full(l *layer) (*fit, error) {
@@ -23,6 +14,6 @@ func (w *worker) full(l *layer) (*fit, error) {
 	for i, v := range diff.Float32() {
 		l.delta[i] -= v
 	}
-	f.left, f.worst = rest(l.delta)
+	f.left, f.worst = w.rest(l.delta)
 	return f, nil
 }

@@ -20,10 +20,6 @@ type task struct {
 	onInput   bool // ia3
 }
 
-// weight and bias are the names of the module's tensors.
-func (t *task) weight() string { return t.module.Path + ".weight" }
-func (t *task) bias() string   { return t.module.Path + ".bias" }
-
 // layer is a task with its change.
 type layer struct {
 	*task
@@ -44,10 +40,13 @@ type fit struct {
 
 // worker fits layers, one at a time.
 type worker struct {
-	o       *Options
-	linear  Rule
-	conv    Rule
-	backend kernels.Backend
+	o          *Options
+	linear     Rule
+	conv       Rule
+	backend    kernels.Backend
+	compare    differ
+	memory     []float32 // of a change
+	directions *linalg.Directions
 }
 
 // rule returns the rank rule of a layer.
@@ -111,12 +110,8 @@ func (w *worker) decomposition(name string, a []float32, m, n int, rule Rule, to
 	if rule.whole() || full <= 48 || limit > full/4 && full <= 400 && !rule.dynamic() {
 		return whole()
 	}
-	p, err := w.products(a, m, n)
-	if err != nil {
-		return nil, nil, nil, err
-	}
-	defer p.release()
-	o := linalg.RandomOptions{Rank: limit, Name: name, Total: total, Tolerance: tolerance}
+	p := &products{w.backend, a, m, n}
+	o := linalg.RandomOptions{Rank: limit, Directions: w.directions, Total: total, Tolerance: tolerance}
 	if tolerance > 0 {
 		o.MaxPower = 24
 	}
@@ -148,40 +143,32 @@ func cut(u, s, v []float64, m, n, r int) (_, _, _ []float64) {
 	return short, s[:r], v[:r*n]
 }
 
-// products is a matrix in the backend's layout.
+// products is a matrix [m,n] that the backend multiplies where it lies.
 type products struct {
 	b    kernels.Backend
-	w    kernels.Weight
+	a    []float32
 	m, n int
-}
-
-func (w *worker) products(a []float32, m, n int) (*products, error) {
-	packed, err := w.backend.Pack(bytesOf(a, m, n))
-	if err != nil {
-		return nil, err
-	}
-	return &products{w.backend, packed, m, n}, nil
 }
 
 func (p *products) Dims() (int, int) { return p.m, p.n }
 func (p *products) Times(y, x []float32, l int) {
-	p.b.Linear(y[:l*p.m], x[:l*p.n], p.w, l, kernels.Epilogue{})
+	p.b.MatMul(y[:l*p.m], x, p.a, kernels.Epilogue{}, kernels.MatMul{Batch: 1, M: l, N: p.m, K: p.n, TransB: true, Alpha: 1})
 }
-func (p *products) TimesT(y, x []float32, l int) { p.b.LinearGrad(y[:l*p.n], x[:l*p.m], p.w, l, nil) }
-func (p *products) release()                     { p.b.Release(p.w) }
+func (p *products) TimesT(y, x []float32, l int) {
+	p.b.MatMul(y[:l*p.n], x, p.a, kernels.Epilogue{}, kernels.MatMul{Batch: 1, M: l, N: p.n, K: p.m, Alpha: 1})
+}
 
 // miss subtracts up [m,r] times down [r,n] from a [m,n] and returns the square of the norm of what is left and its largest element.
 func (w *worker) miss(a, up, down []float32, m, n, r int) (left, worst float64) {
 	w.backend.MatMul(a, up, down, kernels.Epilogue{Add: a}, kernels.MatMul{Batch: 1, M: m, N: n, K: r, Alpha: -1})
-	return rest(a)
+	return w.rest(a)
 }
 
 // rest returns the square of a's norm and its largest element.
-func rest(a []float32) (left, worst float64) {
+func (w *worker) rest(a []float32) (left, worst float64) {
+	low, high := float32(0), float32(0)
 	for _, v := range a {
-		x := math.Abs(float64(v))
-		left += x * x
-		worst = max(worst, x)
+		low, high = min(low, v), max(high, v)
 	}
-	return left, worst
+	return w.backend.SumSquares(a), float64(max(high, -low))
 }

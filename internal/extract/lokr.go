@@ -95,11 +95,7 @@ func kronMiss(delta, w1, w2 []float32, k kronSizes) (left, worst float64) {
 
 // factored alternates from W1 = one: W2 is the best matrix of the rank for W1, then W1 the best for W2. It ends where a round gains less than a millionth, or after 20.
 func (w *worker) factored(l *layer, r, one, two []float32, k kronSizes, rank int) (*fit, error) {
-	p, err := w.products(r, k.o1*k.i1, k.o2*k.i2*k.pixels)
-	if err != nil {
-		return nil, err
-	}
-	defer p.release()
+	p := &products{w.backend, r, k.o1 * k.i1, k.o2 * k.i2 * k.pixels}
 	width := k.i2 * k.pixels
 	a := append([]float32(nil), one...)
 	b := append([]float32(nil), two...)
@@ -168,8 +164,11 @@ func product(dst, left, right []float32, m, n, r int) {
 }
 
 func norm2(a []float32) float64 {
-	left, _ := rest(a)
-	return left
+	sum := 0.0
+	for _, v := range a {
+		sum += float64(v) * float64(v)
+	}
+	return sum
 }
 
 func scale(a []float32, f float64) {

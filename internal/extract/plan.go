@@ -54,7 +54,7 @@ func plan(base, tuned *Model, o *Options) (tasks []*task, missing []string, err 
 			missing = append(missing, string(c))
 			continue
 		}
-		for _, m := range base.Modules(c) {
+		for _, m := range base.modules(c) {
 			if m.Kind == arch.Embedding {
 				continue
 			}
@@ -104,33 +104,48 @@ func (t *task) HasWindow() bool { return len(t.Shape) == 4 && t.Target.HasWindow
 
 // check compares what the headers say of t's tensors.
 func (t *task) check(base, tuned *Model) error {
-	for _, p := range t.module.Params() {
-		b, inBase := base.Info(t.component, p.Name)
-		a, inTuned := tuned.Info(t.component, p.Name)
+	for _, param := range t.params() {
+		b, inBase := base.values(t.component, t.module.Path, param)
+		a, inTuned := tuned.values(t.component, t.module.Path, param)
 		switch {
 		case !inBase:
-			return fault.BadInput(base.Path, "%s has no tensor %q", t.component, p.Name).Advise("pass two whole models of one family")
+			return fault.BadInput(base.Path, "has no %s.%s", t.Path, param).Advise("pass two whole models of one family")
 		case !inTuned:
-			return fault.BadInput(tuned.Path, "%s has no tensor %q", t.component, p.Name).Advise("pass two whole models of one family")
-		case !sameWeight(b.Shape, a.Shape):
-			return fault.BadInput(tuned.Path, "%q has shape %v, in the base %q %v", t.Path, a.Shape, base.Path, b.Shape).Advise("pass the base that it was trained from")
-		case !b.DType.IsFloat() || !a.DType.IsFloat():
-			return fault.BadInput(tuned.Path, "%q is of type %s, in the base %s: not floating-point numbers", t.Path, a.DType, b.DType)
+			return fault.BadInput(tuned.Path, "has no %s.%s", t.Path, param).Advise("pass two whole models of one family")
+		case !sameWeight(b.shape, a.shape):
+			return fault.BadInput(tuned.Path, "%q has shape %v, in the base %q %v", t.Path, a.shape, base.Path, b.shape).Advise("pass the base that it was trained from")
+		case !b.dtype.IsFloat() || !a.dtype.IsFloat():
+			return fault.BadInput(tuned.Path, "%q is of type %s, in the base %s: not floating-point numbers", t.Path, a.dtype, b.dtype)
 		}
 	}
 	return nil
 }
 
-// bytes estimates the memory that working on t takes at once.
-func (t *task) bytes(base, tuned *Model, algorithm string) int64 {
-	b, _ := base.Info(t.component, t.weight())
-	a, _ := tuned.Info(t.component, t.weight())
-	each := int64(b.DType.Size() + a.DType.Size())
-	if !t.leftOut {
-		each += 8 // Δ, and once more in the backend's layout
-		if algorithm != "lora" {
-			each += 4 // the base, or Δ rearranged
+// params are the names of t's tensors.
+func (t *task) params() []string {
+	if t.Bias {
+		return []string{"weight", "bias"}
+	}
+	return []string{"weight"}
+}
+
+// start says that t will be read soon.
+func (t *task) start(models ...*Model) {
+	for _, m := range models {
+		if v, ok := m.values(t.component, t.module.Path, "weight"); ok {
+			v.start()
 		}
+	}
+}
+
+// bytes estimates the memory that working on t takes at once.
+func (t *task) bytes(algorithm string) int64 {
+	each := int64(4) // Δ
+	switch {
+	case t.leftOut:
+		each = 0
+	case algorithm != "lora":
+		each += 4 // the base, or Δ rearranged
 	}
 	return each * int64(tensor.Elems(t.Shape))
 }

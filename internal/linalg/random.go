@@ -11,9 +11,8 @@ import (
 
 // RandomOptions say how [RandomSVDOf] works.
 type RandomOptions struct {
-	Rank int    // k, the triples that are wanted
-	Seed uint64 // of the first directions, with Name
-	Name string
+	Rank       int         // k, the triples that are wanted
+	Directions *Directions // the first directions; nil: those of seed 0
 	// Total is ‖A‖², the sum of the squares of A.
 	Total float64
 	// Tolerance ends the power iterations: an iteration that takes less than this share off the rest ‖A‖² − Σ s² was the last. 0: 2e-3, a thousandth of the
@@ -28,7 +27,7 @@ const rounding = 1e-9
 // RandomSVD returns nearly the k largest singular values of a [m,n] in falling order, fewer where min(m,n) is less, left vectors u [m,k], right vectors v [k,n], and
 // the rest ‖a − u·s·v‖². It is [RandomSVDOf] with plain products.
 func RandomSVD(a []float32, m, n, k int, seed uint64) (u, s, v []float64, rest float64) {
-	return RandomSVDOf(Dense(a, m, n), RandomOptions{Rank: k, Seed: seed, Total: sumSquares(a)})
+	return RandomSVDOf(Dense(a, m, n), RandomOptions{Rank: k, Directions: NewDirections(seed), Total: sumSquares(a)})
 }
 
 // RandomSVDOf is RandomSVD by products in float32. Method: the range of A is looked for among the images of k + max(8, k/2) random directions, which power iterations
@@ -49,7 +48,10 @@ func RandomSVDOf(a Products, o RandomOptions) (u, s, v []float64, rest float64) 
 	l := min(k+max(8, k/2), m, n)
 	x, y := make([]float32, l*n), make([]float32, l*m)
 	left, right := newRows(l, m), newRows(l, n)
-	rng.New(o.Seed, "random svd "+o.Name, 0, 0).FillNormal(x)
+	if o.Directions == nil {
+		o.Directions = NewDirections(0)
+	}
+	o.Directions.fill(x, l, n)
 	kept := 0.0 // Σ s² before
 	for power := 0; ; power++ {
 		a.Times(y, x, l)
@@ -72,6 +74,36 @@ func RandomSVDOf(a Products, o RandomOptions) (u, s, v []float64, rest float64) 
 		kept = now
 		right.orthonormalise()
 		right.get(x)
+	}
+}
+
+// Directions makes the first directions of [RandomSVDOf] and remembers them: the first n numbers of each are the same for every matrix of n columns or more, so that
+// results don't depend on what was decomposed before. A direction is blind to no matrix that was made without it. Not safe for concurrent use.
+type Directions struct {
+	seed    uint64
+	byCount map[int][]float32 // [n,l] by l
+}
+
+// NewDirections returns directions that depend on the seed only.
+func NewDirections(seed uint64) *Directions { return &Directions{seed, map[int][]float32{}} }
+
+// rememberDirections is how many at a time are remembered.
+const rememberDirections = 64
+
+// fill writes l directions of n normal deviates to x [l,n].
+func (d *Directions) fill(x []float32, l, n int) {
+	g := d.byCount[l]
+	if len(g) < l*n {
+		g = make([]float32, l*n)
+		rng.New(d.seed, "random svd", 0, uint64(l)).FillNormal(g)
+		if l <= rememberDirections {
+			d.byCount[l] = g
+		}
+	}
+	for i := range l {
+		for j := range n {
+			x[i*n+j] = g[j*l+i]
+		}
 	}
 }
 

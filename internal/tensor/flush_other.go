@@ -4,5 +4,6 @@ package tensor
 
 import "os"
 
-// startFlush does nothing where the system has no call for it.
+// startFlush and startRead do nothing where the system has no call for it.
 func startFlush(*os.File, int64, int64) {}
+func startRead(*os.File, int64, int64)  {}

@@ -122,6 +122,13 @@ func (f *File) ReadPart(name string, dst []byte, at int64) error {
 	return f.readData(dst, info.Offset+at, name)
 }
 
+// StartRead says that a tensor will be read soon, so that the disk works meanwhile.
+func (f *File) StartRead(name string) {
+	if info, ok := f.Info(name); ok {
+		startRead(f.f, f.data+info.Offset, info.Size)
+	}
+}
+
 // ReadData copies bytes of the data section, which may be several tensors', to dst.
 func (f *File) ReadData(dst []byte, at int64) error {
 	if at < 0 || f.data+at+int64(len(dst)) > f.size {
