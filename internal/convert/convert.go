@@ -71,7 +71,7 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 	}
 	switch {
 	case len(src.Names()) == 0:
-		return nil, fault.BadInput(o.In, "holds no tensors")
+		return nil, fault.BadInput(o.In, "holds no tensors").Advise("pass an adapter or a model: a .safetensors file")
 	case adapter.IsAdapter(src.Names()):
 		r.Kind = "adapter"
 		return r, o.adapter(ctx, src, r)

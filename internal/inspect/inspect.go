@@ -75,14 +75,10 @@ type Hashes struct {
 func Open(path string, o Options) (*Report, error) {
 	stat, err := os.Stat(path)
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
+	case path != "" && errors.Is(err, fs.ErrNotExist):
 		return nil, fault.BadInput(path, "there is no such file or folder").Advise("check the path")
 	case err != nil:
-		var cause *fs.PathError
-		if errors.As(err, &cause) {
-			err = cause.Err
-		}
-		return nil, fault.BadInput(path, "can't be opened: %w", err).Advise("check the path and the rights of the folders above it")
+		return nil, tensor.InputError(path, err)
 	}
 	r := &Report{Schema: Schema, Path: path}
 	if stat.IsDir() {
@@ -124,7 +120,7 @@ func (r *Report) file(path string, o Options) error {
 	}
 	defer f.Close()
 	if len(f.Names()) == 0 {
-		return fault.BadInput(path, "holds no tensors")
+		return fault.BadInput(path, "holds no tensors").Advise("pass an adapter or a model: a .safetensors file")
 	}
 	r.Metadata = f.Metadata()
 	r.describe(f)
@@ -154,7 +150,7 @@ func (r *Report) file(path string, o Options) error {
 
 // start returns the first bytes of a file.
 func start(path string) ([]byte, bool) {
-	f, err := os.Open(path)
+	f, err := tensor.OpenRegular(path)
 	if err != nil {
 		return nil, false
 	}
@@ -166,8 +162,7 @@ func start(path string) ([]byte, bool) {
 
 // Pickled refuses a file of torch's, with the command that makes it one of safetensors.
 func Pickled(path string) error {
-	out := strings.TrimSuffix(path, filepath.Ext(path)) + ".safetensors"
-	return fault.BadInput(path, "is a PyTorch pickle, which only convert reads").Advise("lycoris convert --in %q --out %q", path, out)
+	return fault.BadInput(path, "is a PyTorch pickle, which only convert reads").Advise("%s", tensor.ConvertCommand(path))
 }
 
 // describe fills in the container.

@@ -8,9 +8,13 @@
 package loose
 
 import (
+	"errors"
+	"io/fs"
 	"os"
+	"path/filepath"
 
 	"lycoris/internal/adapter"
+	"lycoris/internal/fault"
 	"lycoris/internal/pickle"
 	"lycoris/internal/tensor"
 )
@@ -27,14 +31,18 @@ type Source interface {
 // Open opens a file of any container, or peft's folder.
 func Open(path string) (Source, error) {
 	file := adapter.TensorsFile(path)
-	f, err := os.Open(file)
-	if err == nil {
-		head := make([]byte, 16)
-		n, _ := f.ReadAt(head, 0)
-		f.Close()
-		if pickle.Is(head[:n]) {
-			return pickle.Open(file)
-		}
+	if _, err := os.Stat(file); errors.Is(err, fs.ErrNotExist) && file != path {
+		return nil, fault.BadInput(path, "is a folder without %s", filepath.Base(file)).Advise("pass a .safetensors file, one of torch's, or a folder that peft wrote")
+	}
+	f, err := tensor.OpenRegular(file)
+	if err != nil {
+		return nil, err
+	}
+	head := make([]byte, 16)
+	n, _ := f.ReadAt(head, 0)
+	f.Close()
+	if pickle.Is(head[:n]) {
+		return pickle.Open(file)
 	}
 	return tensor.OpenFile(file)
 }

@@ -2,8 +2,6 @@ package merge
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"io"
@@ -11,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"lycoris/internal/fault"
 	"lycoris/internal/tensor"
@@ -27,18 +26,15 @@ func (r *run) folder(ctx context.Context) (err error) {
 	if free := tensor.FreeSpace(parent); free >= 0 && free < p.Bytes {
 		return fault.BadOutput(out, "the disk is too full: needs %s, %s free", tensor.FormatBytes(p.Bytes), tensor.FormatBytes(free)).Advise("make room or write to another disk")
 	}
-	temp, err := tempName(parent)
-	if err != nil {
+	if err := replaceable(out); err != nil {
 		return err
 	}
-	if err := os.Mkdir(temp, 0o777); err != nil {
+	temp, guard, err := tensor.TempFolder(parent)
+	if err != nil {
 		return folderError(out, err)
 	}
-	defer func() {
-		if err != nil {
-			os.RemoveAll(temp)
-		}
-	}()
+	defer guard.Close() // nil is harmless
+	defer os.RemoveAll(temp)
 	written := map[string]bool{}
 	for _, name := range p.model.Skipped() {
 		written[name] = true
@@ -56,16 +52,32 @@ func (r *run) folder(ctx context.Context) (err error) {
 	if err := r.copyRest(ctx, temp, "", written, 0); err != nil {
 		return placed(err, out)
 	}
-	return exchange(temp, out)
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := tensor.PlaceFolder(temp, out); err != nil {
+		return folderError(out, err)
+	}
+	return nil
 }
 
-// tempName returns a name in the folder that nothing has.
-func tempName(folder string) (string, error) {
-	var word [6]byte
-	if _, err := rand.Read(word[:]); err != nil {
-		return "", err
+// replaceable refuses to give a model's place to what stands at out, unless that is a model too: all of it goes.
+func replaceable(out string) error {
+	stat, err := os.Lstat(out)
+	if err != nil {
+		return nil
 	}
-	return filepath.Join(folder, tensor.TempPrefix+hex.EncodeToString(word[:])+tensor.TempSuffix), nil
+	if !stat.IsDir() {
+		return fault.BadOutput(out, "is not a folder, and the merged model is one").Advise("write to another place")
+	}
+	entries, err := os.ReadDir(out)
+	if err != nil {
+		return folderError(out, err)
+	}
+	if _, err := os.Stat(filepath.Join(out, "model_index.json")); err != nil && len(entries) > 0 {
+		return fault.BadOutput(out, "holds other things than a model: it isn't overwritten").Advise("write to another folder")
+	}
+	return nil
 }
 
 // placed names the folder that was asked for in an error about the one under way.
@@ -81,12 +93,16 @@ func folderError(out string, err error) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
 		return fault.BadOutput(out, "the folder %q does not exist", filepath.Dir(out)).Advise("make it first: mkdir -p %q", filepath.Dir(out))
-	case errors.Is(err, fs.ErrPermission):
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
 		return fault.BadOutput(out, "the folder %q is read-only for this user", filepath.Dir(out)).Advise("write to another folder")
 	}
 	var pathErr *fs.PathError
-	if errors.As(err, &pathErr) {
+	var linkErr *os.LinkError
+	switch {
+	case errors.As(err, &pathErr):
 		err = pathErr.Err
+	case errors.As(err, &linkErr):
+		err = linkErr.Err
 	}
 	return fault.BadOutput(out, "can't be written: %w", err)
 }
@@ -178,28 +194,4 @@ func (r *run) newIndex(from, name string) []byte {
 		return nil
 	}
 	return append(text, '\n')
-}
-
-// exchange gives the finished folder its name; what stood there before, which the caller said may go, is removed last.
-func exchange(temp, out string) error {
-	old := ""
-	if _, err := os.Lstat(out); err == nil {
-		var err error
-		if old, err = tempName(filepath.Dir(out)); err != nil {
-			return err
-		}
-		if err := os.Rename(out, old); err != nil {
-			return folderError(out, err)
-		}
-	}
-	if err := os.Rename(temp, out); err != nil {
-		if old != "" {
-			os.Rename(old, out)
-		}
-		return folderError(out, err)
-	}
-	if old != "" {
-		os.RemoveAll(old)
-	}
-	return nil
 }

@@ -90,7 +90,7 @@ func Open(path string) (*Model, error) {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, fault.BadInput(path, "there is no such file or folder").Advise("check the path")
 	case err != nil:
-		return nil, fault.BadInput(path, "can't be opened: %w", errors.Unwrap(err)).Advise("check the path and the rights of the folders above it")
+		return nil, tensor.InputError(path, err)
 	}
 	m := &Model{Path: path, modules: map[string][]arch.Module{}, places: map[string]Place{}, Folder: stat.IsDir()}
 	if m.Folder {

@@ -154,7 +154,7 @@ const serves = "the tools work on Stable Diffusion 1.x, 2.x and XL"
 // identify refuses a file that is no base model of a known family, saying what it is.
 func identify(f *File) error {
 	if len(f.Tensors) == 0 {
-		return fault.BadInput(f.Path, "holds no tensors")
+		return fault.BadInput(f.Path, "holds no tensors").Advise("pass a base model: a .safetensors file or a diffusers folder")
 	}
 	if f.any(func(n string) bool {
 		for _, mark := range adapterMarks {

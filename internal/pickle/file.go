@@ -17,7 +17,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path"
 	"slices"
@@ -61,9 +60,9 @@ func Is(head []byte) bool {
 
 // Open opens a file and reads its description. Errors are of kind fault.Input.
 func Open(name string) (*File, error) {
-	f, err := os.Open(name)
+	f, err := tensor.OpenRegular(name)
 	if err != nil {
-		return nil, openError(name, err)
+		return nil, err
 	}
 	p := &File{path: name, f: f, views: map[string]*view{}, place: map[string]place{}, Numbers: map[string]float64{}}
 	if err := p.open(); err != nil {
@@ -81,25 +80,11 @@ func Open(name string) (*File, error) {
 	return p, nil
 }
 
-func openError(name string, err error) error {
-	if errors.Is(err, fs.ErrNotExist) {
-		return fault.BadInput(name, "there is no such file").Advise("check the path")
-	}
-	var cause *fs.PathError
-	if errors.As(err, &cause) {
-		err = cause.Err
-	}
-	return fault.BadInput(name, "can't be opened: %w", err)
-}
-
 func (p *File) open() (err error) {
 	defer caught(&err)
 	stat, err := p.f.Stat()
 	if err != nil {
 		return err
-	}
-	if !stat.Mode().IsRegular() {
-		return fault.BadInput(p.path, "is not a file")
 	}
 	head := make([]byte, min(stat.Size(), 16))
 	if _, err := p.f.ReadAt(head, 0); err != nil {

@@ -3,8 +3,6 @@ package tensor
 import (
 	"bufio"
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -16,8 +14,8 @@ import (
 	"lycoris/internal/fault"
 )
 
-// TempPrefix and TempSuffix surround the names of files that are being written. A file of such a name that nobody writes is left over from a
-// process that was killed and may be removed.
+// TempPrefix and TempSuffix surround the names of files and folders that are being written. Their writer holds a lock on them; one that nobody has locked is left over
+// from a process that was killed, and [Sweep] removes it.
 const (
 	TempPrefix = ".lycoris-"
 	TempSuffix = ".tmp"
@@ -53,10 +51,11 @@ func replace(path string, size int64, fill func(f *os.File, written *int64) erro
 	if stat, err := os.Stat(path); err == nil && stat.IsDir() {
 		return fault.BadOutput(path, "is a folder")
 	}
-	f, err := createTemp(folder)
+	f, guard, err := createTemp(folder)
 	if err != nil {
 		return writeError(path, folder, size, err)
 	}
+	defer guard.Close() // nil is harmless
 	defer func() {
 		if err != nil {
 			f.Close() // a second close is harmless
@@ -90,14 +89,21 @@ func (c *countWriter) Write(p []byte) (int, error) {
 	return n, err
 }
 
-func createTemp(folder string) (*os.File, error) {
+// createTemp makes a temporary file. Nobody takes it for left over until guard, which may be nil, is closed.
+func createTemp(folder string) (f, guard *os.File, err error) {
 	for {
-		var word [6]byte
-		rand.Read(word[:])
-		f, err := os.OpenFile(filepath.Join(folder, TempPrefix+hex.EncodeToString(word[:])+TempSuffix), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o666)
-		if !errors.Is(err, fs.ErrExist) {
-			return f, err
+		f, err := os.OpenFile(tempName(folder), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o666)
+		if errors.Is(err, fs.ErrExist) {
+			continue
 		}
+		if err != nil {
+			return nil, nil, err
+		}
+		if guard, ok := claim(f.Name()); ok {
+			return f, guard, nil
+		}
+		f.Close()
+		os.Remove(f.Name())
 	}
 }
 

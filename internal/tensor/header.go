@@ -30,9 +30,13 @@ type headerError struct {
 	msg string
 }
 
+// typeError is an element type that isn't read.
+type typeError struct{ msg string }
+
 // tensorError is a tensor whose entry is well-formed but wrong.
 type tensorError struct{ msg string }
 
+func (e *typeError) Error() string   { return e.msg }
 func (e *tensorError) Error() string { return e.msg }
 func (e *headerError) Error() string {
 	return fmt.Sprintf("header is damaged at byte %d: %s", 8+e.at, e.msg)
@@ -51,6 +55,8 @@ func parseHeader(text []byte) (h *header, end int64, err error) {
 		case *headerError:
 			h, err = nil, e
 		case *tensorError:
+			h, err = nil, e
+		case *typeError:
 			h, err = nil, e
 		default:
 			panic(e)
@@ -160,7 +166,7 @@ func (p *headerParser) tensor(name string) {
 	}
 	d, err := ParseDType(dtype)
 	if err != nil {
-		panic(&tensorError{fmt.Sprintf("tensor %q: %v", name, err)})
+		panic(&typeError{fmt.Sprintf("tensor %q: %v", name, err)})
 	}
 	size, dims := int64(d.Size()), make([]int, len(shape))
 	bound := size // bytes if empty axes had one element: an empty tensor of absurd shape is refused too

@@ -8,6 +8,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"syscall"
 	"time"
 
 	"lycoris/internal/fault"
@@ -36,9 +37,9 @@ type File struct {
 
 // OpenFile opens a file and checks its header and length under every rule of the format. Errors are of kind fault.Input.
 func OpenFile(path string) (*File, error) {
-	f, err := os.Open(path)
+	f, err := OpenRegular(path)
 	if err != nil {
-		return nil, openError(path, err)
+		return nil, err
 	}
 	file, err := open(path, f)
 	if err != nil {
@@ -48,30 +49,62 @@ func OpenFile(path string) (*File, error) {
 	return file, nil
 }
 
-func openError(path string, err error) error {
+// OpenRegular opens a file for reading, and nothing else: a pipe without a writer would block for ever. Errors are of kind fault.Input.
+func OpenRegular(path string) (*os.File, error) {
+	stat, err := os.Stat(path)
+	if err != nil {
+		return nil, InputError(path, err)
+	}
+	if err := regular(path, stat); err != nil {
+		return nil, err
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, InputError(path, err)
+	}
+	return f, nil
+}
+
+// regular refuses what is no file with a size and a content of its own.
+func regular(path string, stat fs.FileInfo) error {
 	switch {
+	case stat.IsDir():
+		return fault.BadInput(path, "is a folder, not a file").Advise("%s", sniffAdvice("", path))
+	case !stat.Mode().IsRegular():
+		return fault.BadInput(path, "is not a regular file but a pipe, a device or the like").Advise("pass the path of a file: it is read more than once")
+	}
+	return nil
+}
+
+// InputError says why a file can't be opened.
+func InputError(path string, err error) error {
+	const rights = "check the rights of the file and of the folders above it"
+	switch {
+	case path == "":
+		return fault.BadInput("", "the name of an input is empty").Advise("check the path: a variable of the shell that isn't set?")
 	case errors.Is(err, fs.ErrNotExist):
 		return fault.BadInput(path, "there is no such file").Advise("check the path")
 	case errors.Is(err, fs.ErrPermission):
-		return fault.BadInput(path, "may not be read: %w", fs.ErrPermission).Advise("check the rights of the file and of the folders above it")
+		return fault.BadInput(path, "may not be read: %w", fs.ErrPermission).Advise(rights)
+	case errors.Is(err, syscall.ELOOP):
+		return fault.BadInput(path, "is a symbolic link that leads in a circle").Advise("pass the file itself")
+	case errors.Is(err, syscall.ENAMETOOLONG):
+		return fault.BadInput(path, "the name is too long").Advise("check the path")
 	}
 	var pathErr *fs.PathError
 	if errors.As(err, &pathErr) {
 		err = pathErr.Err
 	}
-	return fault.BadInput(path, "can't be opened: %w", err)
+	return fault.BadInput(path, "can't be opened: %w", err).Advise(rights)
 }
 
 func open(path string, f *os.File) (*File, error) {
 	stat, err := f.Stat()
 	if err != nil {
-		return nil, openError(path, err)
+		return nil, InputError(path, err)
 	}
-	if stat.IsDir() {
-		return nil, fault.BadInput(path, "is a folder, not a file")
-	}
-	if !stat.Mode().IsRegular() {
-		return nil, fault.BadInput(path, "is not a regular file")
+	if err := regular(path, stat); err != nil {
+		return nil, err
 	}
 	file := &File{path: path, f: f, size: stat.Size(), modTime: stat.ModTime()}
 	head := make([]byte, min(file.size, 512))
@@ -84,14 +117,14 @@ func open(path string, f *os.File) (*File, error) {
 	}
 	if likely := n >= 2 && n <= MaxHeaderBytes && len(head) > 8 && head[8] == '{'; !likely {
 		if what := Sniff(head); what != "" {
-			return nil, fault.BadInput(path, "is %s, not a model", what).Advise("%s", sniffAdvice(what))
+			return nil, fault.BadInput(path, "is %s, not a model", what).Advise("%s", sniffAdvice(what, path))
 		}
 	}
 	switch {
 	case n < 0:
-		return nil, fault.BadInput(path, "is not a safetensors file: too short (%d bytes)", file.size).Advise("%s", sniffAdvice(""))
+		return nil, fault.BadInput(path, "is not a safetensors file: too short (%d bytes)", file.size).Advise("%s", sniffAdvice("", path))
 	case n > MaxHeaderBytes:
-		return nil, fault.BadInput(path, "is not a safetensors file: header of %d bytes is over the limit of %d", binary.LittleEndian.Uint64(head), MaxHeaderBytes).Advise("%s", sniffAdvice(""))
+		return nil, fault.BadInput(path, "is not a safetensors file: header of %d bytes is over the limit of %d", binary.LittleEndian.Uint64(head), MaxHeaderBytes).Advise("%s", sniffAdvice("", path))
 	case n > file.size-8:
 		return nil, fault.BadInput(path, "is damaged: header says %d bytes, the file has %d", n, file.size).Advise("download it again")
 	}
@@ -101,6 +134,10 @@ func open(path string, f *os.File) (*File, error) {
 	}
 	h, end, err := parseHeader(text)
 	if err != nil {
+		var strange *typeError
+		if errors.As(err, &strange) {
+			return nil, fault.BadInput(path, "%v", err).Advise("look for the model in fp16, bf16 or fp32")
+		}
 		return nil, fault.BadInput(path, "%v", err).Advise("download it again")
 	}
 	file.header, file.data, file.hash = h, 8+n, sha256.Sum256(text)
@@ -200,11 +237,11 @@ func (f *File) DataOffset() int64 { return f.data }
 func (f *File) Unchanged() error {
 	now, err := os.Stat(f.path)
 	if err != nil {
-		return fault.BadInput(f.path, "vanished while it was in use: %w", err)
+		return fault.BadInput(f.path, "vanished while it was in use").Advise("nothing was written: run it again when the file is there")
 	}
 	mine, err := f.f.Stat()
 	if err != nil || !os.SameFile(now, mine) || now.Size() != f.size || !now.ModTime().Equal(f.modTime) {
-		return fault.BadInput(f.path, "changed while it was in use")
+		return fault.BadInput(f.path, "changed while it was in use").Advise("nothing was written: run it again when nobody writes to it")
 	}
 	return nil
 }

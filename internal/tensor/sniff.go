@@ -2,6 +2,8 @@ package tensor
 
 import (
 	"bytes"
+	"fmt"
+	"path/filepath"
 	"strings"
 	"unicode/utf8"
 )
@@ -64,14 +66,24 @@ func isText(head []byte) bool {
 	return true
 }
 
-func sniffAdvice(what string) string {
+// sniffAdvice says what to do about a file at path that is none of safetensors but what.
+func sniffAdvice(what, path string) string {
 	switch what {
 	case "a Git LFS pointer":
 		return "fetch the file itself: git lfs pull"
 	case "a web page", "an XML page":
 		return "the download was a page, not the file: download it again, logged in where the site asks for it"
 	case "a zip archive or a PyTorch .ckpt", "a PyTorch pickle":
-		return "make it a .safetensors file first: lycoris convert --in FILE --out FILE.safetensors"
+		return "make it a .safetensors file first: " + ConvertCommand(path)
 	}
 	return "pass a .safetensors file or a diffusers folder"
+}
+
+// ConvertCommand returns the command that makes a safetensors file of the one at path.
+func ConvertCommand(path string) string {
+	out := strings.TrimSuffix(path, filepath.Ext(path))
+	if strings.EqualFold(filepath.Ext(path), ".safetensors") {
+		out += "-converted"
+	}
+	return fmt.Sprintf("lycoris convert --in %q --out %q", path, out+".safetensors")
 }

@@ -5,7 +5,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
-	"os"
 
 	"github.com/nlpodyssey/safetensors"
 
@@ -73,9 +72,9 @@ func HashFileData(f *File) (string, error) {
 
 // HashFile returns the SHA-256 (hex) of a whole file.
 func HashFile(path string) (string, error) {
-	f, err := os.Open(path)
+	f, err := OpenRegular(path)
 	if err != nil {
-		return "", openError(path, err)
+		return "", err
 	}
 	defer f.Close()
 	h := sha256.New()
