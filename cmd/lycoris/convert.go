@@ -54,7 +54,11 @@ func runConvert(ctx context.Context, opts convertOptions, out *output) error {
 		o.Dim = int(*opts.dim)
 	}
 	if o.In != "" && o.Out != "" { // what is missing says convert
-		if err := out.checkFile(o.Out, adapter.TensorsFile(o.In)); err != nil {
+		inputs := []string{adapter.TensorsFile(o.In)}
+		if o.Base != "" {
+			inputs = append(inputs, o.Base)
+		}
+		if err := out.checkFile(o.Out, inputs...); err != nil {
 			return err
 		}
 	}

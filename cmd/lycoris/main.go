@@ -29,13 +29,16 @@ func Main(args []string) int {
 	defer stop()
 	root := newRootCommand(out)
 	root.SetArgs(args)
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
 	if out.UI == nil { // the command line was wrong before the options were known
 		out.open(globalOptions{json: slices.Contains(args, "--json"), progress: "auto", color: "auto"})
 	}
 	var s *stopped
 	if cause := context.Cause(ctx); err != nil && errors.As(cause, &s) && (errors.Is(err, context.Canceled) || errors.Is(err, cause)) {
 		err = s
+		if slices.Contains([]string{"merge", "extract", "resize", "convert"}, cmd.Name()) {
+			out.UI.Info(s.Error() + ", nothing was written")
+		}
 	}
 	code := out.UI.Finish(err, out.result)
 	out.close()

@@ -36,8 +36,9 @@ func (t *toolFlags) element() tensor.DType {
 	return map[string]tensor.DType{"fp16": tensor.F16, "bf16": tensor.BF16, "fp32": tensor.F32}[t.dtype]
 }
 
-// checkOutput refuses an output that is missing, one of the inputs, inside an input folder or there already, before anything is opened for writing. Overwriting an input takes
-// more than --force: a slip of the command line would destroy it.
+// checkOutput refuses an output that is missing, one of the inputs, inside an input folder or around an input, there already, or in a folder that can't be written to,
+// before any input is read. Overwriting an input takes more than --force: a slip of the command line would destroy it. What processes that were killed have left
+// half-written beside the output is removed.
 func (out *output) checkOutput(path string, inputs ...string) error {
 	if path == "" {
 		return fault.BadUsage("--out", "no output is given").Advise("say where to write: --out FILE")
@@ -48,15 +49,17 @@ func (out *output) checkOutput(path string, inputs ...string) error {
 		if inErr != nil {
 			continue // the input's own error says it better
 		}
-		if err == nil && os.SameFile(there, stat) {
+		switch {
+		case err == nil && os.SameFile(there, stat):
 			what := "is an input too"
 			if len(inputs) == 1 {
 				what = "is the input"
 			}
 			return fault.BadOutput(path, "%s", what).Advise("write to another file")
-		}
-		if rel, relErr := filepath.Rel(absPath(in), absPath(path)); stat.IsDir() && relErr == nil && rel != ".." && !strings.HasPrefix(rel, ".."+string(filepath.Separator)) {
+		case stat.IsDir() && inside(in, path):
 			return fault.BadOutput(path, "lies inside the input %q", in).Advise("write to another folder")
+		case err == nil && there.IsDir() && inside(path, in):
+			return fault.BadOutput(path, "is a folder that holds the input %q", in).Advise("write to another folder")
 		}
 	}
 	if _, linkErr := os.Lstat(path); linkErr == nil && !out.Global.force {
@@ -67,9 +70,19 @@ func (out *output) checkOutput(path string, inputs ...string) error {
 	case errors.Is(err, fs.ErrNotExist):
 		return fault.BadOutput(path, "the folder %q does not exist", folder).Advise("make it first: mkdir -p %q", folder)
 	case err == nil && !stat.IsDir():
-		return fault.BadOutput(path, "%q is not a folder", folder)
+		return fault.BadOutput(path, "%q is not a folder", folder).Advise("write to a file in a folder that exists")
 	}
+	if err := tensor.Writable(path); err != nil {
+		return err
+	}
+	tensor.Sweep(folder)
 	return nil
+}
+
+// inside reports whether path is folder or lies in it, whatever links lead there.
+func inside(folder, path string) bool {
+	rel, err := filepath.Rel(realPath(folder), realPath(path))
+	return err == nil && rel != ".." && !strings.HasPrefix(rel, ".."+string(filepath.Separator))
 }
 
 // checkFile is checkOutput for tools that write one file.
@@ -80,11 +93,19 @@ func (out *output) checkFile(path string, inputs ...string) error {
 	return out.checkOutput(path, inputs...)
 }
 
-func absPath(path string) string {
-	if abs, err := filepath.Abs(path); err == nil {
-		return abs
+// realPath returns the absolute path without links; the last name need not exist.
+func realPath(path string) string {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return path
 	}
-	return path
+	if real, err := filepath.EvalSymlinks(abs); err == nil {
+		return real
+	}
+	if folder, err := filepath.EvalSymlinks(filepath.Dir(abs)); err == nil {
+		return filepath.Join(folder, filepath.Base(abs))
+	}
+	return abs
 }
 
 // sourceDate returns the date of SOURCE_DATE_EPOCH as metadata have it, "" without: the same command gives the same bytes.

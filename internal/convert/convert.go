@@ -84,7 +84,7 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 		return nil, fault.BadInput(o.In, "is not an adapter, and the form %q is one of adapters", o.To).
 			Advise("leave out --to to change the container or the element type of a model")
 	}
-	return r, o.copy(src, r)
+	return r, o.copy(ctx, src)
 }
 
 // check settles what needs no file to be open.
@@ -119,37 +119,55 @@ func keep(name string) string {
 }
 
 // copy writes the tensors as they are, but for the element type. Tensors pass one at a time: a model never is in memory as a whole.
-func (o *Options) copy(src loose.Source, r *Report) error {
+func (o *Options) copy(ctx context.Context, src loose.Source) error {
 	meta := map[string]string{}
 	for k, v := range src.Metadata() {
 		if k != "modelspec.hash_sha256" && !strings.HasPrefix(k, "sshs_") || o.DType == tensor.Invalid {
 			meta[k] = v
 		}
 	}
-	if err := o.history(meta); err != nil {
-		return err
-	}
 	var all []tensor.Lazy
+	size, left := int64(0), len(src.Names())
 	for i, name := range src.Names() {
 		info, _ := src.Info(name)
 		d := info.DType
 		if o.DType != tensor.Invalid && d.IsFloat() && castable(name) {
 			d = o.DType
 		}
+		size += int64(tensor.Elems(info.Shape)) * int64(d.Size())
 		all = append(all, tensor.Lazy{Name: keep(name), DType: d, Shape: info.Shape, Data: func() ([]byte, error) {
+			if err := ctx.Err(); err != nil {
+				return nil, err
+			}
 			t, err := src.Read(name)
 			if err != nil {
 				return nil, err
+			}
+			if left--; left == 0 { // the last one: before the output takes its name
+				if err := unchanged(src); err != nil {
+					return nil, err
+				}
 			}
 			t, err = cast(o.In, name, t, d)
 			o.progress(i+1, len(src.Names()))
 			return t.Data, err
 		}})
 	}
-	if f, ok := src.(*tensor.File); ok {
-		defer f.Unchanged()
+	if err := tensor.CheckSpace(o.Out, size); err != nil {
+		return err
+	}
+	if err := o.history(meta); err != nil {
+		return err
 	}
 	return tensor.WriteStream(o.Out, all, meta)
+}
+
+// unchanged returns an error if somebody wrote to the input since it was opened, where its container can tell.
+func unchanged(src loose.Source) error {
+	if f, ok := src.(interface{ Unchanged() error }); ok {
+		return f.Unchanged()
+	}
+	return nil
 }
 
 func (o *Options) progress(done, total int) {

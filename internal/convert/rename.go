@@ -3,6 +3,7 @@ package convert
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -19,7 +20,7 @@ import (
 // adapter converts an adapter.
 func (o *Options) adapter(ctx context.Context, src loose.Source, r *Report) error {
 	if o.To == "" {
-		return o.copyAdapter(src, r)
+		return o.copyAdapter(ctx, src)
 	}
 	p, err := loose.Parse(o.In, src)
 	if err != nil {
@@ -49,16 +50,19 @@ func (o *Options) adapter(ctx context.Context, src loose.Source, r *Report) erro
 	if all, err = o.embeddings(p, src, all, r); err != nil {
 		return err
 	}
-	return o.save(all, meta)
+	return o.save(ctx, src, all, meta)
 }
 
 // copyAdapter changes the container or the element type and no name.
-func (o *Options) copyAdapter(src loose.Source, r *Report) error {
+func (o *Options) copyAdapter(ctx context.Context, src loose.Source) error {
 	var all []tensor.Named
 	for _, name := range src.Names() {
 		t, err := src.Read(name)
 		if err != nil {
 			return err
+		}
+		if n, first := t.NonFinite(); n > 0 && !idleAlpha(src, name) {
+			return fault.BadInput(o.In, "tensor %q holds %d NaN or infinite values, the first at index %d", name, n, first).Advise("the adapter is broken: its training diverged")
 		}
 		all = append(all, tensor.Named{Name: name, Tensor: t})
 	}
@@ -66,11 +70,19 @@ func (o *Options) copyAdapter(src loose.Source, r *Report) error {
 	if meta == nil {
 		meta = map[string]string{}
 	}
-	return o.save(all, meta)
+	return o.save(ctx, src, all, meta)
+}
+
+// idleAlpha reports whether a tensor is the alpha of a LoKr of two whole factors, which means nothing: lycoris-lora writes a dim of 100000 as float16.
+func idleAlpha(src loose.Source, name string) bool {
+	module, is := strings.CutSuffix(name, ".alpha")
+	_, first := src.Info(module + ".lokr_w1")
+	_, second := src.Info(module + ".lokr_w2")
+	return is && first && second
 }
 
 // save casts, adds history and hashes, and writes.
-func (o *Options) save(all []tensor.Named, meta map[string]string) error {
+func (o *Options) save(ctx context.Context, src loose.Source, all []tensor.Named, meta map[string]string) error {
 	for i, t := range all {
 		if o.DType == tensor.Invalid || strings.HasPrefix(t.Name, "bundle_emb.") {
 			continue
@@ -85,6 +97,9 @@ func (o *Options) save(all []tensor.Named, meta map[string]string) error {
 		}
 	}
 	if err := o.history(meta); err != nil {
+		return err
+	}
+	if err := errors.Join(unchanged(src), ctx.Err()); err != nil {
 		return err
 	}
 	return adapter.SaveAsIs(o.Out, all, meta)

@@ -23,8 +23,8 @@ func (r *run) folder(ctx context.Context) (err error) {
 	p := r.plan
 	out := filepath.Clean(p.options.Out)
 	parent := filepath.Dir(out)
-	if free := tensor.FreeSpace(parent); free >= 0 && free < p.Bytes {
-		return fault.BadOutput(out, "the disk is too full: needs %s, %s free", tensor.FormatBytes(p.Bytes), tensor.FormatBytes(free)).Advise("make room or write to another disk")
+	if err := tensor.CheckSpace(out, p.Bytes); err != nil {
+		return err
 	}
 	if err := replaceable(out); err != nil {
 		return err

@@ -45,11 +45,11 @@ func writeAtomic(path string, size int64, write func(io.Writer) error) error {
 // replace makes the file at path anew: fill writes to a file beside it, which takes its name when everything is on the disk. fill keeps count of what it has written.
 func replace(path string, size int64, fill func(f *os.File, written *int64) error) (err error) {
 	folder := filepath.Dir(path)
-	if free := FreeSpace(folder); size > 0 && free >= 0 && free < size {
-		return spaceError(path, size, free)
+	if err := CheckSpace(path, size); err != nil {
+		return err
 	}
 	if stat, err := os.Stat(path); err == nil && stat.IsDir() {
-		return fault.BadOutput(path, "is a folder")
+		return fault.BadOutput(path, "is a folder").Advise("give the name of a file")
 	}
 	f, guard, err := createTemp(folder)
 	if err != nil {
@@ -120,6 +120,14 @@ func syncFolder(folder string) error {
 	return nil
 }
 
+// CheckSpace returns an error, of kind fault.Output, if the disk of path has no room for a file or folder of so many bytes.
+func CheckSpace(path string, size int64) error {
+	if free := FreeSpace(filepath.Dir(path)); size > 0 && free >= 0 && free < size {
+		return spaceError(path, size, free)
+	}
+	return nil
+}
+
 func spaceError(path string, need, free int64) *fault.Error {
 	return fault.BadOutput(path, "the disk is too full: needs %s, %s free", FormatBytes(need), FormatBytes(free)).Advise("make room or write to another disk")
 }
@@ -133,19 +141,19 @@ func writeError(path, folder string, need int64, err error) error {
 	case errors.Is(err, fs.ErrNotExist):
 		e = fault.BadOutput(path, "the folder %q does not exist", folder).Advise("make it first: mkdir -p %q", folder)
 	case errors.Is(err, syscall.ENOTDIR):
-		e = fault.BadOutput(path, "%q is not a folder", folder)
+		e = fault.BadOutput(path, "%q is not a folder", folder).Advise("write to a file in a folder that exists")
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, syscall.EROFS):
 		e = fault.BadOutput(path, "the folder %q is read-only for this user", folder).Advise("write to another folder")
 	case errors.Is(err, syscall.ENAMETOOLONG):
-		e = fault.BadOutput(path, "the name is too long")
+		e = fault.BadOutput(path, "the name is too long").Advise("give it a shorter one")
 	case errors.Is(err, syscall.EFBIG):
-		e = fault.BadOutput(path, "the file would be larger than this process may write")
+		e = fault.BadOutput(path, "the file would be larger than this process may write").Advise("raise the limit (ulimit -f), or write to another disk")
 	default:
 		var pathErr *fs.PathError
 		if errors.As(err, &pathErr) {
 			err = fmt.Errorf("%s: %w", pathErr.Op, pathErr.Err)
 		}
-		return fault.BadOutput(path, "can't be written: %w", err)
+		return fault.BadOutput(path, "can't be written: %w", err).Advise("check the disk, or write to another one")
 	}
 	e.Err = err
 	return e

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"syscall"
 )
 
 // temporary matches the names that tempName makes.
@@ -73,6 +74,21 @@ func PlaceFolder(temp, path string) error {
 		return err
 	}
 	return os.RemoveAll(old)
+}
+
+// Writable returns an error, of kind fault.Output, if no file can be made at path: a name that is too long, a folder that is read-only, a disk without room for one more file.
+func Writable(path string) error {
+	folder := filepath.Dir(path)
+	if _, err := os.Lstat(path); errors.Is(err, syscall.ENAMETOOLONG) {
+		return writeError(path, folder, 0, err)
+	}
+	f, guard, err := createTemp(folder)
+	if err != nil {
+		return writeError(path, folder, 0, err)
+	}
+	defer guard.Close() // nil is harmless
+	defer f.Close()
+	return os.Remove(f.Name())
 }
 
 // Sweep removes what processes that were killed have left half-written in a folder: temporary files and folders that nobody has locked. It does what it can.

@@ -140,7 +140,7 @@ func TestBadPaths(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err = OpenFile(filepath.Join(dir, "loop"))
-	wantFault(t, err, fault.Input, "can't be opened")
+	wantFault(t, err, fault.Input, "leads in a circle")
 	_, err = OpenFile("/dev/null")
 	wantFault(t, err, fault.Input, "is not a regular file")
 }
