@@ -150,7 +150,11 @@ func printExtract(r *extract.Report, o extract.Options, path string, out *output
 			width = max(width, len(m.Name))
 		}
 	}
-	out.UI.Printf("%-*s  rank  change     error\n", width, "module")
+	compared := ""
+	if r.Total.Compared {
+		compared = "     LoRA of this size"
+	}
+	out.UI.Printf("%-*s  rank  change     error%s\n", width, "module", compared)
 	for _, m := range r.Modules {
 		fields := map[string]any{"name": m.Name, "status": string(m.Status)}
 		if m.Status == extract.Fitted || m.Status == extract.LeftOut {
@@ -162,7 +166,12 @@ func printExtract(r *extract.Report, o extract.Options, path string, out *output
 			if m.Rank == 0 {
 				rank = "-"
 			}
-			out.UI.Printf("%-*s  %4s  %-9.3g  %s\n", width, m.Name, rank, m.Change, share(m.Relative()))
+			lora := ""
+			if m.LoRARank > 0 {
+				lora = fmt.Sprintf("  %-8s rank %d", share(m.LoRARelative()), m.LoRARank)
+				fields["lora_rank"], fields["lora_relative_error"] = m.LoRARank, m.LoRARelative()
+			}
+			out.UI.Printf("%-*s  %4s  %-9.3g  %-8s%s\n", width, m.Name, rank, m.Change, share(m.Relative()), lora)
 		}
 		out.UI.Emit("module", fields)
 		if m.Note != "" {
@@ -176,6 +185,9 @@ func printExtract(r *extract.Report, o extract.Options, path string, out *output
 			name = "total"
 		}
 		words := []string{fmt.Sprintf("%d modules", p.Count[extract.Fitted])}
+		if p.Compared {
+			words = append(words, "LoRA of this size "+share(p.LoRARelative()))
+		}
 		for _, s := range []extract.Status{extract.Equal, extract.Noise, extract.LeftOut} {
 			if p.Count[s] > 0 {
 				words = append(words, fmt.Sprintf("%d %s", p.Count[s], s))
@@ -186,7 +198,10 @@ func printExtract(r *extract.Report, o extract.Options, path string, out *output
 		}
 		out.UI.Printf("%-14s change %-9.3g error %-8s %s\n", name, p.Change, share(p.Relative()), strings.Join(words, ", "))
 		fields := map[string]any{"modules": p.Count[extract.Fitted], "equal": p.Count[extract.Equal], "rounding": p.Count[extract.Noise], "left_out": p.Count[extract.LeftOut],
-			"change": p.Change, "error": p.Missing, "relative_error": p.Relative(), "left_out_energy": p.LeftOutShare()}
+			"change": p.Change, "error": p.Missing, "relative_error": p.Relative(), "left_out_energy": p.LeftOutShare(), "left_out_kernels": p.Kernels, "left_out_norms": p.Norms, "left_out_biases": p.Biases}
+		if p.Compared {
+			fields["lora_relative_error"] = p.LoRARelative()
+		}
 		if p.Component == "" {
 			out.setResult("total", fields)
 			continue
@@ -197,8 +212,13 @@ func printExtract(r *extract.Report, o extract.Options, path string, out *output
 	for _, m := range r.Missing {
 		out.UI.Warn("only one of the models has "+m+": left out", "")
 	}
-	if n := r.Total.Count[extract.LeftOut]; n > 0 && r.Total.LeftOut > 0 {
-		out.UI.Info(fmt.Sprintf("%d kernels larger than a pixel changed and were left out; --conv-dim N takes them in", n))
+	for _, left := range []struct {
+		n             int
+		what, advised string
+	}{{r.Total.Kernels, "kernels larger than a pixel", "--conv-dim N takes them in"}, {r.Total.Norms, "norms", "--norms takes them in"}, {r.Total.Biases, "biases", "--algo full takes them in"}} {
+		if left.n > 0 {
+			out.UI.Info(fmt.Sprintf("%d %s changed and were left out; %s", left.n, left.what, left.advised))
+		}
 	}
 	out.setResult("parts", parts)
 	out.setResult("algorithm", o.Algorithm)

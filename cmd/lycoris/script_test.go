@@ -22,7 +22,7 @@ func TestMain(m *testing.M) {
 // TestScripts runs testdata/*.txtar. Each has a folder of its own, and "exits CODE lycoris ..." asserts an exit code. The condition
 // [permissions] holds where mortal does.
 func TestScripts(t *testing.T) {
-	commands := map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "tinymodel": tinyModel, "tinyadapter": tinyAdapter, "tinytuned": tinyTuned}
+	commands := map[string]func(*testscript.TestScript, bool, []string){"exits": exits, "tinymodel": tinyModel, "tinyadapter": tinyAdapter, "tinytuned": tinyTuned, "tinyfamily": tinyFamily}
 	maps.Copy(commands, craft)
 	testscript.Run(t, testscript.Params{
 		Dir:           "testdata",

@@ -9,6 +9,7 @@ import (
 	"lycoris/internal/kernels/ref"
 	"lycoris/internal/network"
 	"lycoris/internal/tensor"
+	"lycoris/internal/testutil/tinymodel"
 )
 
 // tinyTuned writes a copy of a model, in F32, to which an adapter's changes are added: tinytuned m.safetensors a.safetensors tuned.safetensors.
@@ -46,4 +47,10 @@ func tinyTuned(ts *testscript.TestScript, neg bool, args []string) {
 		all = append(all, tensor.Named{Name: name, Tensor: tensor.FromFloat32(tensor.F32, x.Shape, v)})
 	}
 	ts.Check(tensor.WriteFile(ts.MkAbs(args[2]), all, f.Metadata()))
+}
+
+// tinyFamily writes a small checkpoint of another family: tinyfamily m.safetensors sdxl SEED.
+func tinyFamily(ts *testscript.TestScript, neg bool, args []string) {
+	usage(ts, neg, len(args) == 3, "tinyfamily FILE FAMILY SEED")
+	ts.Check(tinymodel.Family{Name: args[1], DType: tensor.F16, Seed: uint64(number(ts, args[2]))}.Write(ts.MkAbs(args[0])))
 }

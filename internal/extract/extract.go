@@ -44,8 +44,11 @@ func Run(ctx context.Context, base, tuned *Model, o Options) (*Report, error) {
 	r.sumUp()
 	if r.Total.Count[Fitted] == 0 {
 		e := fault.BadInput(tuned.Path, "no difference to the base %q above rounding", base.Path)
-		if n := r.Total.Count[LeftOut]; n > 0 && r.Total.LeftOut > 0 {
+		if n := r.Total.Kernels; n > 0 {
 			return nil, e.Advise("%d kernels were left out: --conv-dim 8 takes them in", n)
+		}
+		if r.Total.Norms+r.Total.Biases > 0 {
+			return nil, e.Advise("%d norms and %d biases changed: --algo full takes them in", r.Total.Norms, r.Total.Biases)
 		}
 		return nil, e.Advise("pass the model that was trained, and the base it was trained from")
 	}
@@ -63,12 +66,15 @@ func (w *worker) module(t *task, base, tuned *Model) (Module, error) {
 		return m, err
 	}
 	var bias difference
-	if t.Bias && w.o.Algorithm == "full" {
-		if bias, err = w.differ(t, "bias", base, tuned, want{change: true, keepNoise: w.o.KeepNoise}); err != nil {
+	takesBias := w.o.Algorithm == "full"
+	if t.Bias {
+		if bias, err = w.differ(t, "bias", base, tuned, want{change: takesBias, keepNoise: w.o.KeepNoise}); err != nil {
 			return m, err
 		}
 	}
-	changedBias := bias.change != nil && !bias.equal && !bias.noise
+	changedBias := t.Bias && !bias.equal && !bias.noise
+	m.BiasLeftOut = changedBias && !takesBias
+	changedBias = changedBias && takesBias
 	switch {
 	case (d.equal || d.noise) && !changedBias:
 		if d.noise {
@@ -87,6 +93,11 @@ func (w *worker) module(t *task, base, tuned *Model) (Module, error) {
 	f, err := w.fit(l)
 	if err != nil {
 		return m, err
+	}
+	if compared(w.o.Algorithm) {
+		if m.LoRARank, m.LoRAMissing, err = w.plainLoRA(l, f); err != nil {
+			return m, err
+		}
 	}
 	if changedBias {
 		lost, err := w.vector(t.Path, f, "diff_b", bias.change)
@@ -108,15 +119,18 @@ func (w *worker) norm(t *task, base, tuned *Model, m Module) (Module, error) {
 		if p.key == "b_norm" && !t.Bias {
 			continue
 		}
-		d, err := w.differ(t, p.param, base, tuned, want{change: true, keepNoise: w.o.KeepNoise})
+		d, err := w.differ(t, p.param, base, tuned, want{change: !t.leftOut, keepNoise: w.o.KeepNoise})
 		if err != nil {
 			return m, err
+		}
+		equal, noise = equal && d.equal, noise && (d.equal || d.noise)
+		total, frozen = total+d.total, frozen+d.frozen
+		if t.leftOut {
+			continue
 		}
 		if d.change == nil {
 			d.change = make([]float32, t.Out())
 		}
-		equal, noise = equal && d.equal, noise && (d.equal || d.noise)
-		total, frozen = total+d.total, frozen+d.frozen
 		lost, err := w.vector(t.Path, f, p.key, d.change)
 		if err != nil {
 			return m, err
@@ -127,6 +141,8 @@ func (w *worker) norm(t *task, base, tuned *Model, m Module) (Module, error) {
 	case equal:
 	case noise:
 		m.Status = Noise
+	case t.leftOut:
+		m.Status, m.Change, m.Weight = LeftOut, math.Sqrt(total), math.Sqrt(frozen)
 	default:
 		m.Status, m.tensors = Fitted, f.tensors
 		m.Change, m.Missing, m.Worst, m.Weight = math.Sqrt(total), math.Sqrt(f.left), f.worst, math.Sqrt(frozen)

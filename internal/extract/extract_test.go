@@ -142,6 +142,15 @@ func by(t *testing.T, algo *algos.Algorithm, preset string, o algos.Options, siz
 	}
 }
 
+// targetsOf returns the base's layers by path.
+func targetsOf(t *testing.T, p pair) map[string]network.Target {
+	targets := map[string]network.Target{}
+	for _, x := range network.Targets(model(t, p.base)) {
+		targets[x.Path] = x
+	}
+	return targets
+}
+
 func engine() (kernels.Backend, func(), error) {
 	b, err := cpu.Open(cpu.Options{Threads: 1})
 	if err != nil {
@@ -289,11 +298,7 @@ func noise(i int, target network.Target, weight []float32) []float32 {
 func TestErrorIsTheOptimum(t *testing.T) {
 	p := makePair(t, tensor.F32, noise)
 	r := mustRun(t, p, extract.Options{Algorithm: "locon", Rule: extract.Rule{Dim: 4}})
-	base := model(t, p.base)
-	targets := map[string]network.Target{}
-	for _, x := range network.Targets(base) {
-		targets[x.Path] = x
-	}
+	targets := targetsOf(t, p)
 	for _, m := range r.Modules {
 		shape := targets[m.Path].Shape
 		rows, cols := shape[0], tensor.Elems(shape[1:])
@@ -356,6 +361,47 @@ func TestLoHa(t *testing.T) {
 		if strings.HasSuffix(tt.Name, "hada_w2_b") && len(tt.Shape) != 2 {
 			t.Errorf("%s has shape %v", tt.Name, tt.Shape)
 		}
+	}
+}
+
+// Forms that hold only what was made in them are compared with the best plain LoRA of their size.
+func TestComparedWithLoRA(t *testing.T) {
+	p := makePair(t, tensor.F32, noise)
+	targets := targetsOf(t, p)
+	for algorithm, o := range map[string]extract.Options{
+		"loha": {Algorithm: "loha", Rule: extract.Rule{Dim: 1}}, "lokr": {Algorithm: "lokr", Factor: 4}, "diag-oft": {Algorithm: "diag-oft", Rule: extract.Rule{Dim: 8}},
+	} {
+		o.Components = []arch.Component{arch.TextEncoder}
+		r := mustRun(t, p, o)
+		missing := 0.0
+		for _, m := range r.Modules {
+			if m.Status != extract.Fitted {
+				continue
+			}
+			numbers := 0
+			for _, x := range r.Tensors() {
+				if strings.HasPrefix(x.Name, m.Name+".") && !strings.HasSuffix(x.Name, ".alpha") {
+					numbers += tensor.Elems(x.Shape)
+				}
+			}
+			change := p.changes[m.Path]
+			rows := targets[m.Path].Shape[0]
+			cols := len(change) / rows
+			if want := max(numbers/(rows+cols), 1); m.LoRARank != want {
+				t.Errorf("%s %s: compared with rank %d, want %d", algorithm, m.Path, m.LoRARank, want)
+			}
+			best := bestRest(change, rows, cols, m.LoRARank)
+			if q := m.LoRAMissing / best; q < 1-1e-5 || q > 1.01 {
+				t.Errorf("%s %s: LoRA misses %.4g, the best %.4g", algorithm, m.Path, m.LoRAMissing, best)
+			}
+			missing += m.LoRAMissing * m.LoRAMissing
+		}
+		if got := r.Total.LoRAMissing; !r.Total.Compared || math.Abs(got-math.Sqrt(missing)) > 1e-9*got {
+			t.Errorf("%s: in total %v, want %v", algorithm, got, math.Sqrt(missing))
+		}
+	}
+	if r := mustRun(t, p, extract.Options{Algorithm: "lora"}); r.Total.Compared {
+		t.Error("LoRA is compared with itself")
 	}
 }
 

@@ -16,7 +16,7 @@ type task struct {
 	algos.Target
 	component arch.Component
 	module    arch.Module
-	leftOut   bool // a kernel that isn't extracted: its change is only measured
+	leftOut   bool // a kernel or norm that isn't extracted: its change is only measured
 	onInput   bool // ia3
 }
 
@@ -95,7 +95,7 @@ func alpha(v int) tensor.Named {
 }
 
 // decomposition returns the singular triples of a [m,n] that rule keeps; total is ‖a‖². tolerance is that of [linalg.RandomOptions].
-func (w *worker) decomposition(name string, a []float32, m, n int, rule Rule, total, tolerance float64) (u, s, v []float64, err error) {
+func (w *worker) decomposition(a []float32, m, n int, rule Rule, total, tolerance float64) (u, s, v []float64, err error) {
 	full := min(m, n)
 	limit := rule.limit(full)
 	keep := func(r int) (_, _, _ []float64, _ error) {

@@ -17,7 +17,7 @@ const (
 // rank, each factor in turn becomes the best for the other three (alternating least squares), so that the error falls. alpha = R.
 func (w *worker) loha(l *layer) (*fit, error) {
 	r := min(w.rule(l).Dim, l.m, l.n)
-	u, s, v, err := w.decomposition(l.Name, l.delta, l.m, l.n, Rule{Dim: r}, l.total, 0)
+	u, s, v, err := w.decomposition(l.delta, l.m, l.n, Rule{Dim: r}, l.total, 0)
 	if err != nil {
 		return nil, err
 	}

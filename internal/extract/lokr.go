@@ -26,7 +26,7 @@ func (w *worker) lokr(l *layer) (*fit, error) {
 	k.i1, k.i2 = algos.Factorization(l.In(), factor)
 	r := rearranged(l.delta, k)
 	rows, cols := k.o1*k.i1, k.o2*k.i2*k.pixels
-	u, s, v, err := w.decomposition(l.Name, r, rows, cols, Rule{Dim: 1}, l.total, exact)
+	u, s, v, err := w.decomposition(r, rows, cols, Rule{Dim: 1}, l.total, exact)
 	if err != nil {
 		return nil, err
 	}

@@ -65,11 +65,11 @@ func plan(base, tuned *Model, o *Options) (tasks []*task, missing []string, err 
 				kind = arch.TextEncoder
 			}
 			set, chosen := choose(network.Target{Target: t.Target, Component: kind, Module: m})
-			if !chosen || t.isNorm() && !o.Norms && o.Algorithm != "full" {
+			if !chosen {
 				continue
 			}
 			t.onInput, _ = set["on_input"].(bool)
-			t.leftOut = t.HasWindow() && o.ConvDim == 0 && o.Algorithm != "full"
+			t.leftOut = o.Algorithm != "full" && (t.HasWindow() && o.ConvDim == 0 || t.isNorm() && !o.Norms)
 			if b, a := base.Channels, tuned.Channels; b != a && c == arch.UNet && m.Path == "conv_in" { // an inpainting model and one that isn't
 				missing = append(missing, fmt.Sprintf("unet.conv_in (%d and %d input channels)", b, a))
 				continue

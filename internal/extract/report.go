@@ -15,7 +15,7 @@ const (
 	Fitted  Status = "fitted"
 	Equal   Status = "equal"    // the same in both models
 	Noise   Status = "rounding" // differs by no more than the rounding of the files
-	LeftOut Status = "left out" // a kernel, with conv-dim 0
+	LeftOut Status = "left out" // changed: a kernel, with conv-dim 0, or a norm that wasn't asked for
 )
 
 // Module is what became of one module.
@@ -31,6 +31,10 @@ type Module struct {
 	Weight    float64 // ‖W‖ of the base, 0 where nothing changed
 	Note      string
 
+	BiasLeftOut bool    // its bias changed too, and isn't kept
+	LoRARank    int     // rank of the plain LoRA of the same size that the fit is compared with; 0: it isn't
+	LoRAMissing float64 // ‖Δ − LoRA‖ of the best one
+
 	tensors      []tensor.Named
 	window, norm bool // a kernel larger than a pixel; a norm
 }
@@ -38,19 +42,30 @@ type Module struct {
 // Relative returns ‖Δ − fit‖/‖Δ‖, 0 where nothing changed.
 func (m Module) Relative() float64 { return ratio(m.Missing, m.Change) }
 
+// LoRARelative returns ‖Δ − LoRA‖/‖Δ‖ of the LoRA of the same size.
+func (m Module) LoRARelative() float64 { return ratio(m.LoRAMissing, m.Change) }
+
 // Part sums up the modules of a component, or all.
 type Part struct {
 	Component arch.Component // "" of all
 	Count     map[Status]int
 	Change    float64 // ‖Δ‖ of the fitted modules together
 	Missing   float64
-	LeftOut   float64 // ‖Δ‖ of the kernels that were left out
+	LeftOut   float64 // ‖Δ‖ of the kernels and norms that were left out
+
+	Kernels, Norms, Biases int // left out though they changed
+
+	Compared    bool    // fits are compared with plain LoRA of their size
+	LoRAMissing float64 // what those miss together
 }
 
 // Relative returns ‖Δ − fit‖/‖Δ‖ of the fitted modules.
 func (p Part) Relative() float64 { return ratio(p.Missing, p.Change) }
 
-// LeftOutShare returns the share of ‖Δ‖² that lies in kernels that were left out.
+// LoRARelative returns ‖Δ − LoRA‖/‖Δ‖ of LoRAs of the same sizes.
+func (p Part) LoRARelative() float64 { return ratio(p.LoRAMissing, p.Change) }
+
+// LeftOutShare returns the share of ‖Δ‖² that lies in kernels and norms that were left out.
 func (p Part) LeftOutShare() float64 {
 	return ratio(p.LeftOut*p.LeftOut, p.LeftOut*p.LeftOut+p.Change*p.Change)
 }
@@ -89,16 +104,28 @@ func (r *Report) sumUp() {
 			p.Count = map[Status]int{}
 		}
 		p.Count[m.Status]++
+		if m.BiasLeftOut {
+			p.Biases++
+		}
 		switch m.Status {
 		case Fitted:
 			p.Change += m.Change * m.Change
 			p.Missing += m.Missing * m.Missing
+			p.Compared = p.Compared || m.LoRARank > 0
+			p.LoRAMissing += m.LoRAMissing * m.LoRAMissing
 		case LeftOut:
 			p.LeftOut += m.Change * m.Change
+			if m.norm {
+				p.Norms++
+			} else {
+				p.Kernels++
+			}
 		}
 	}
 	roots := func(p *Part) {
-		p.Change, p.Missing, p.LeftOut = math.Sqrt(p.Change), math.Sqrt(p.Missing), math.Sqrt(p.LeftOut)
+		for _, v := range []*float64{&p.Change, &p.Missing, &p.LeftOut, &p.LoRAMissing} {
+			*v = math.Sqrt(*v)
+		}
 	}
 	for _, m := range r.Modules {
 		if n := len(r.Parts); n == 0 || r.Parts[n-1].Component != m.Component {
