@@ -9,7 +9,7 @@ STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 # Packages without C code: the race detector runs on these.
 RACE := ./internal/config ./internal/runs ./internal/ui ./internal/dataset ./internal/tensor
 
-.PHONY: help setup build demo test check vet fmt lint race nocgo bench goldens replay bench-peft bench-lycoris bench-tools fuzz cover clean
+.PHONY: help setup build demo test check vet fmt lint race nocgo bench goldens replay bench-peft bench-lycoris bench-tools consumers fuzz cover clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-14s %s\n", $$1, $$2}'
@@ -64,6 +64,10 @@ bench-lycoris: build ## a full-size step of every algorithm, ours and LyCORIS's 
 
 bench-tools: build ## merge, extract and resize of full-size models beside a copy and the Python tools; ARGS="--ours-only --rows merge-lora" (docs/benchmarks.md)
 	.venv/bin/python bench/tools.py $(ARGS)
+
+consumers: build ## what diffusers and lycoris-lora make of merged models and of adapters (needs `make goldens` once)
+	.venv/bin/python scripts/goldens/merged.py
+	.venv/bin/python scripts/goldens/lycoris_files.py
 
 fuzz: ## every fuzz target for ten seconds
 	@for p in $$($(GO) list ./...); do for f in $$($(GO) test -list '^Fuzz' $$p 2>/dev/null | grep '^Fuzz'); do echo "$$p $$f"; $(GO) test -run '^$$' -fuzz "^$$f\$$" -fuzztime 10s $$p || exit 1; done; done
