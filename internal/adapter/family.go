@@ -11,7 +11,7 @@ import (
 var algorithmOf = []struct{ part, name string }{
 	{".lora_down.", "LoRA"}, {".lora_up.", "LoRA"}, {".lora_A.", "LoRA"}, {".lora_B.", "LoRA"}, {".lora.down.", "LoRA"}, {".lora.up.", "LoRA"},
 	{"_lora.down.", "LoRA"}, {"_lora.up.", "LoRA"}, {".lora_linear_layer.", "LoRA"}, {".lora_mid.", "LoRA"},
-	{".hada_", "LoHa"}, {".lokr_", "LoKr"}, {".on_input", "IA3"}, {".diff$", "full"}, {".diff_b$", "full"}, {".w_norm", "norm"}, {".b_norm", "norm"},
+	{".hada_", "LoHa"}, {".lokr_", "LoKr"}, {".glokr_", "GLoKr"}, {".on_input", "IA3"}, {".diff$", "full"}, {".diff_b$", "full"}, {".w_norm", "norm"}, {".b_norm", "norm"},
 	{".oft_", "OFT or BOFT"}, {".a1.weight", "GLoRA"}, {".b1.weight", "GLoRA"}, {".lambda_layer", "T-LoRA"}, {".W_down", "HCP-Diffusion's LoRA"},
 }
 

@@ -114,6 +114,19 @@ func same(t *testing.T, got, want map[string][]float32, tolerance float64) {
 	}
 }
 
+// TestEveryAlgorithmIsAnAdapter: a file of any algorithm is taken for an adapter, not for a model.
+func TestEveryAlgorithmIsAnAdapter(t *testing.T) {
+	for _, set := range network.KeySets() {
+		var names []string
+		for _, key := range set.Keys {
+			names = append(names, "lora_unet_mid_block_attentions_0_proj_in."+key)
+		}
+		if !adapter.IsAdapter(names) {
+			t.Errorf("%s: %v are not taken for an adapter", set.Algorithm, set.Keys)
+		}
+	}
+}
+
 // As a plain LoRA an adapter with a low-rank form acts exactly the same, and as whole differences every one does.
 func TestActsTheSame(t *testing.T) {
 	for _, c := range []struct {
