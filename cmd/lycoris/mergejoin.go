@@ -82,7 +82,7 @@ func runJoin(ctx context.Context, opts mergeOptions, o merge.Options, out *outpu
 	for _, a := range o.Adapters {
 		inputs = append(inputs, adapter.TensorsFile(a.Path))
 	}
-	if err := out.checkOutput(o.Out, inputs...); err != nil {
+	if err := out.checkFile(o.Out, inputs...); err != nil {
 		return err
 	}
 	backend, err := cpu.Open(cpu.Options{Threads: wholeNumber(opts.threads)})
