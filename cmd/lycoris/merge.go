@@ -47,6 +47,11 @@ func newMergeCommand(out *output) *cobra.Command {
 	choice(f, &opts.as, "as", merge.AsConsumer, "read DoRA as `PROGRAM`", merge.AsConsumer, merge.AsLycoris, merge.AsComfy)
 	choice(f, &opts.ema, "ema", merge.EMAKeep, "the model's running averages: `WHAT` to do", merge.EMAKeep, merge.EMAMerge, merge.EMADrop)
 	f.StringSliceVar(&opts.parts, "parts", nil, "merge into these `PARTS` only: unet, te, te1, te2")
+	f.BoolVar(&opts.inPlace, "in-place", false, "write the merged model in the base's place, when it is whole")
+	f.BoolVar(&opts.saturate, "saturate", false, "values too large for the element type become its largest, instead of an error")
+	f.StringVar(&opts.variant, "variant", "", "of a diffusers folder the `NAME`d files: fp16 for model.fp16.safetensors")
+	choice(f, &opts.vaeDType, "vae-dtype", "keep", "store the VAE as `TYPE`", "keep", "fp16", "bf16", "fp32")
+	f.StringVar(&opts.embeddings, "emit-embeddings", "", "write embeddings that are bundled with adapters to `DIR`")
 	addJoinFlags(f, &opts.join)
 	f.BoolVar(&opts.allow, "allow-unmatched", false, "leave out tensors of adapters that fit no layer")
 	return cmd
@@ -62,6 +67,9 @@ type mergeOptions struct {
 	parts              []string
 	allow              bool
 	join               joinFlags
+	inPlace, saturate  bool
+	variant, vaeDType  string
+	embeddings         string
 }
 
 func runMerge(ctx context.Context, opts mergeOptions, out *output) error {
@@ -74,13 +82,17 @@ func runMerge(ctx context.Context, opts mergeOptions, out *output) error {
 	if opts.joins() {
 		return runJoin(ctx, opts, o, out)
 	}
-	inputs := []string{o.Model}
+	var inputs []string
+	if !opts.inPlace {
+		inputs = append(inputs, o.Model)
+	}
 	for _, a := range o.Adapters {
 		inputs = append(inputs, a.Path)
 	}
-	if err := out.checkOutput(o.Out, inputs...); err != nil {
+	if err := out.checkMerged(o, opts.inPlace, inputs); err != nil {
 		return err
 	}
+	o.Force = out.Global.force
 	plan, err := merge.Prepare(o)
 	if err != nil {
 		return err
@@ -109,6 +121,18 @@ func runMerge(ctx context.Context, opts mergeOptions, out *output) error {
 	progress.End()
 	tellMerge(plan, res, o, time.Since(began), out)
 	return nil
+}
+
+// checkMerged is checkOutput, for the model's own place too where that is asked for.
+func (out *output) checkMerged(o merge.Options, inPlace bool, inputs []string) error {
+	if !inPlace {
+		return out.checkOutput(o.Out, inputs...)
+	}
+	stat, err := os.Lstat(o.Model)
+	if err == nil && stat.Mode()&os.ModeSymlink != 0 {
+		return fault.BadOutput(o.Model, "is a link: a model written in its place would stand beside the one it points to").Advise("name the model itself")
+	}
+	return nil // that it is there and a model, Prepare finds out
 }
 
 // counter turns totals that may come out of order into what each adds.
@@ -141,6 +165,14 @@ func (m *mergeOptions) parse(out *output) (merge.Options, error) {
 	}
 	if err := m.join.check(m); err != nil {
 		return o, err
+	}
+	o.Variant, o.Saturate, o.Embeddings = m.variant, m.saturate, m.embeddings
+	o.VAEDType = (&toolFlags{dtype: m.vaeDType}).element()
+	if m.inPlace {
+		if m.out != "" {
+			return o, fault.BadUsage("--out", "goes not with --in-place, which writes to the model's place")
+		}
+		o.Out = m.model
 	}
 	var err error
 	if m.blocks != "" {
@@ -241,12 +273,18 @@ func tellMerge(plan *merge.Plan, res *merge.Result, o merge.Options, took time.D
 	if len(res.NaN) > 0 {
 		out.UI.Warn(fmt.Sprintf("%d tensors that were copied hold NaN or infinite values, the first is %q", len(res.NaN), res.NaN[0]), "")
 	}
+	if res.Clamped > 0 {
+		out.UI.Warn(fmt.Sprintf("%d values were too large for the element type and are its largest now", res.Clamped), "write another element type: --dtype bf16 or fp32")
+	}
+	for _, path := range res.Emitted {
+		out.UI.Info("embedding: " + path)
+	}
 	out.UI.Info(fmt.Sprintf("merged %d tensors in %.1f s: the change is %.2g %% of the weights, storing it lost %.2g %% of it", res.Touched, took.Seconds(), 100*res.Change, 100*res.Loss))
 	if res.Loss > 0.1 {
 		out.UI.Warn(fmt.Sprintf("storing the weights lost %.0f %% of the change: it is small for their element type", 100*res.Loss), "write a finer one: --dtype fp32")
 	}
 	out.UI.Printf("%s\n", o.Out)
-	for name, v := range map[string]any{"path": o.Out, "family": plan.Family, "tensors": res.Touched, "adapters": adapters, "change": res.Change, "loss": res.Loss, "bytes": plan.Bytes,
+	for name, v := range map[string]any{"path": o.Out, "family": plan.Family, "tensors": res.Touched, "adapters": adapters, "change": res.Change, "loss": res.Loss, "clamped": res.Clamped, "embeddings": res.Emitted, "bytes": plan.Bytes,
 		"size": tensor.FormatBytes(plan.Bytes), "seconds": took.Seconds(), "warnings": plan.Warnings} {
 		out.setResult(name, v)
 	}

@@ -51,6 +51,10 @@ func (j *joinFlags) check(m *mergeOptions) error {
 		}
 	case m.join.method == merge.OnBase && m.model == "":
 		return fault.BadUsage("--model", "is missing: the method base computes with a model").Advise("name the model that the adapters were made for: --model FILE")
+	case m.inPlace:
+		return fault.BadUsage("--in-place", "means something with --model only")
+	case m.saturate || m.variant != "" || m.vaeDType != "keep" || m.embeddings != "":
+		return fault.BadUsage("", "--saturate, --variant, --vae-dtype and --emit-embeddings mean something with --model only")
 	case m.ema != merge.EMAKeep:
 		return fault.BadUsage("--ema", "means something with --model only")
 	case m.allow:

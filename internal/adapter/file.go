@@ -259,6 +259,9 @@ func (f *File) Count(c arch.Component) int {
 	return n
 }
 
+// Read returns a tensor of Extra.
+func (f *File) Read(name string) (tensor.Tensor, error) { return f.file.Read(name) }
+
 // Close closes the file.
 func (f *File) Close() error { return f.file.Close() }
 

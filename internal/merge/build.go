@@ -231,7 +231,7 @@ func (r *run) newDoRA(u use, t *touched, inner change, magnitude tensor.Tensor) 
 func (r *run) whole(u use, t *touched, tensors map[string]tensor.Tensor) (change, error) {
 	frozen := tensor.Tensor{DType: t.job.in.DType, Shape: u.target.Shape}
 	n := tensor.Elems(frozen.Shape)
-	if len(t.changes) == 0 && frozen.DType != tensor.F64 {
+	if len(t.changes) == 0 && frozen.DType != tensor.F64 && !frozen.DType.IsF8() {
 		size := frozen.DType.Size()
 		frozen.Data = make([]byte, n*size)
 		if err := t.file.file.Raw().ReadPart(t.job.in.Name, frozen.Data, int64(t.rows[0]*t.cols*size)); err != nil {

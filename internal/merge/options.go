@@ -38,6 +38,11 @@ type Options struct {
 	DType          tensor.DType // of UNet and text encoders; Invalid: each tensor keeps its own
 	As             string
 	EMA            string
+	VAEDType       tensor.DType // of the VAE; Invalid: its own
+	Variant        string       // of a folder's files: fp16; "": the usual ones
+	Saturate       bool         // values too large for the element type become its largest
+	Embeddings     string       // folder for what is bundled with adapters; "": none
+	Force          bool         // overwrite embeddings
 	AllowUnmatched bool
 	Parts          []string // components to merge into; empty: all
 	Version        string   // of the program, for the history

@@ -25,6 +25,7 @@ type Plan struct {
 	options Options
 	model   *modelfile.Model
 	files   []*fileJob
+	bundled []embedding
 }
 
 // Opened is an adapter of a plan.
@@ -51,6 +52,7 @@ type tensorJob struct {
 	inAt   int64 // in the base's data section
 	outAt  int64
 	out    tensor.DType
+	scale  float64 // what the stored values are multiplied by: that of eight-bit weights, else 1
 	pieces []piece // rows that change, in order
 }
 
@@ -87,7 +89,7 @@ func Prepare(o Options) (p *Plan, err error) {
 			p = nil
 		}
 	}()
-	if p.model, err = modelfile.Open(o.Model); err != nil {
+	if p.model, err = modelfile.OpenWith(o.Model, modelfile.Options{Variant: o.Variant, VAE: o.VAEDType != tensor.Invalid}); err != nil {
 		return p, err
 	}
 	p.Family = p.model.Family
@@ -104,8 +106,10 @@ func Prepare(o Options) (p *Plan, err error) {
 	if len(all) > 0 {
 		return p, errors.Join(all...)
 	}
-	p.layOut(uses)
-	return p, nil
+	if err := p.checkEmbeddings(); err != nil {
+		return p, err
+	}
+	return p, p.layOut(uses)
 }
 
 // Close closes all files.
@@ -148,8 +152,8 @@ func (p *Plan) addAdapter(s Source, uses map[string][]use) error {
 	if len(f.Unknown) > 0 {
 		p.warn("%s: %d tensors fit no layer of the model and are left out, the first is %q", s.Path, len(f.Unknown), f.Unknown[0])
 	}
-	if len(f.Extra) > 0 {
-		p.warn("%s: %d tensors of embeddings can't be merged and are left out", s.Path, len(f.Extra))
+	if len(f.Extra) > 0 && p.options.Embeddings == "" {
+		p.warn("%s: %d tensors of embeddings can't be merged and are left out: --emit-embeddings DIR writes them", s.Path, len(f.Extra))
 	}
 	chosen := s.Blocks
 	if chosen == nil {
@@ -310,20 +314,30 @@ func sameBut1(a, b []int) bool {
 }
 
 // layOut decides for each tensor of each file what becomes of it and where it goes.
-func (p *Plan) layOut(uses map[string][]use) {
+func (p *Plan) layOut(uses map[string][]use) error {
 	stale := 0
 	for _, f := range p.model.Files() {
+		scales, err := p.scales(f)
+		if err != nil {
+			return err
+		}
 		job := &fileJob{file: f}
 		var at, inAt int64
 		for i := range f.Tensors {
 			t := &f.Tensors[i]
-			j := tensorJob{in: t, inAt: inAt, outAt: at, out: t.DType}
+			j := tensorJob{in: t, inAt: inAt, outAt: at, out: t.DType, scale: 1}
 			inAt += int64(tensor.Elems(t.Shape)) * int64(t.DType.Size())
 			if t.Role == modelfile.EMA && p.options.EMA == EMADrop {
 				continue
 			}
-			if p.options.DType != tensor.Invalid && t.Role == modelfile.Module {
-				j.out = p.options.DType
+			if scales.drops(t.Name) {
+				continue
+			}
+			switch {
+			case p.options.DType != tensor.Invalid && t.Role == modelfile.Module:
+				j.out, j.scale = p.options.DType, scales.of(t.Name)
+			case p.options.VAEDType != tensor.Invalid && t.Role == modelfile.VAE && (t.DType.IsFloat() || t.DType.IsF8()):
+				j.out = p.options.VAEDType
 			}
 			parts := t.Parts
 			if t.Role == modelfile.EMA && t.EMA.Path != "" {
@@ -342,6 +356,9 @@ func (p *Plan) layOut(uses map[string][]use) {
 			if len(j.pieces) > 0 {
 				p.Touched++
 			}
+			if len(j.pieces) > 0 && j.out.IsF8() {
+				return fault.BadInput(f.Path, "%q has weights of type %s, in which most changes vanish", t.Name, t.DType).Advise("name another element type for the merged model: --dtype fp16")
+			}
 			slot := tensor.Slot{Name: t.Name, DType: j.out, Shape: t.Shape}
 			job.slots, job.jobs = append(job.slots, slot), append(job.jobs, j)
 			at += slot.Bytes()
@@ -355,6 +372,10 @@ func (p *Plan) layOut(uses map[string][]use) {
 	for _, name := range p.model.Skipped() {
 		p.warn("%s is another form of the weights and is left out of the new folder", name)
 	}
+	if p.options.VAEDType == tensor.F16 && p.Family == modelfile.SDXL {
+		p.warn("the VAE of SDXL gives black pictures in fp16: programs want it in fp32 or bf16")
+	}
+	return nil
 }
 
 func partKey(p modelfile.Part) string { return p.Component + ":" + p.Path + "." + p.Param }

@@ -39,6 +39,11 @@ func decode(dst []float64, d tensor.DType, src []byte) {
 		for i := range dst {
 			dst[i] = math.Float64frombits(le.Uint64(src[8*i:]))
 		}
+	case tensor.F8E4M3, tensor.F8E5M2:
+		values := tensor.F8Values(d)
+		for i := range dst {
+			dst[i] = float64(values[src[i]])
+		}
 	default:
 		panic("merge: decode of " + d.String())
 	}
@@ -129,6 +134,19 @@ func (r *rounder) round(dst []byte, acc []float64, bound float64, exact func(j i
 	return -1
 }
 
+// largest returns the largest finite value of a type, and the size from which values round to none.
+func largest(d tensor.DType) (most, beyond float64) {
+	switch d {
+	case tensor.F16:
+		return 65504, 65520
+	case tensor.BF16:
+		return 0x1.fep127, 0x1.ffp127
+	case tensor.F32:
+		return math.MaxFloat32, 0x1.ffffffp127
+	}
+	return math.MaxFloat64, math.Inf(1)
+}
+
 func (r *rounder) round16(dst []byte, acc []float64, exact func(j int) float64) int {
 	_, _, lacks := r.normal()
 	narrow, top, bias := tensor.Float64ToF16, uint16(0x7c00), uint64(1023-15)<<10
@@ -175,6 +193,13 @@ func infinite(d tensor.DType, p []byte) bool {
 		exponent, one, carry = 0x7f8000007f800000, 0x0080000000800000, 0x8000000080000000
 	case tensor.F64:
 		exponent, one, carry = 0x7ff<<52, 1<<52, 1<<63
+	case tensor.F8E4M3, tensor.F8E5M2:
+		for _, code := range p {
+			if v := tensor.F8Values(d)[code]; v-v != 0 {
+				return true
+			}
+		}
+		return false
 	default:
 		return false
 	}

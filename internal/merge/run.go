@@ -29,6 +29,8 @@ type Result struct {
 	Change  float64  // ‖ΔW‖/‖W‖ over the merged weights, from a sample of their rows
 	Loss    float64  // ‖stored − exact‖/‖ΔW‖ over the same: what rounding took of the change
 	NaN     []string // tensors copied though they hold NaN or infinite values
+	Clamped int      // values that were too large for the element type
+	Emitted []string // files of embeddings
 }
 
 // run is a merge at work.
@@ -41,6 +43,7 @@ type run struct {
 
 	lock                  sync.Mutex // of what follows
 	nan                   []string
+	clamped               int
 	base2, change2, loss2 float64
 }
 
@@ -84,7 +87,11 @@ func (p *Plan) Run(ctx context.Context, b kernels.Backend, report func(bytes int
 	if err != nil {
 		return nil, err
 	}
-	res := &Result{Touched: p.Touched, NaN: r.nan}
+	emitted, err := p.emit()
+	if err != nil {
+		return nil, err
+	}
+	res := &Result{Touched: p.Touched, NaN: r.nan, Clamped: r.clamped, Emitted: emitted}
 	slices.Sort(res.NaN)
 	if r.base2 > 0 {
 		res.Change = math.Sqrt(r.change2 / r.base2)
@@ -241,13 +248,24 @@ func (r *run) block(ctx context.Context, w *worker, t *touched, from, to int, ou
 	inSize := t.job.in.DType.Size()
 	value := func(j int) float64 {
 		var v [1]float64
-		decode(v[:], t.job.in.DType, raw[j*inSize:(j+1)*inSize])
+		t.job.decode(v[:], raw[j*inSize:(j+1)*inSize])
 		for _, c := range t.changes {
 			v[0], _ = c.at(v[0], o, j)
 		}
 		return v[0]
 	}
 	ask := value
+	clamped := 0
+	if most, beyond := largest(d); r.plan.options.Saturate {
+		ask = func(j int) float64 { // once for every value near the type's end
+			v := value(j)
+			if math.Abs(v) >= beyond {
+				clamped++
+				v = math.Copysign(most, v)
+			}
+			return v
+		}
+	}
 	if !exact {
 		ask = nil
 	}
@@ -257,12 +275,17 @@ func (r *run) block(ctx context.Context, w *worker, t *touched, from, to int, ou
 			bound = 0
 		}
 		dst := w.out[(o-from)*size : (o-from+1)*size]
-		if bad := rd.round(dst, acc, bound, ask); bad >= 0 {
-			return r.unfit(t, row, bad, bytes, acc[bad])
+		most, _ := largest(d)
+		for bad := rd.round(dst, acc, bound, ask); bad >= 0; bad = rd.round(dst, acc, bound, ask) {
+			if v := acc[bad]; !r.plan.options.Saturate || v-v != 0 {
+				return r.unfit(t, row, bad, bytes, v)
+			}
+			clamped++
+			acc[bad] = math.Copysign(most, acc[bad])
 		}
 		if len(t.changes) > 0 && o%sampleRows == 0 {
 			before = append(before[:0], acc...)
-			decode(before, t.job.in.DType, bytes)
+			t.job.decode(before, bytes)
 			eachValue(d, dst, func(j int, stored float64) {
 				base2 += before[j] * before[j]
 				change2 += (acc[j] - before[j]) * (acc[j] - before[j])
@@ -278,10 +301,21 @@ func (r *run) block(ctx context.Context, w *worker, t *touched, from, to int, ou
 		return err
 	}
 	r.lock.Lock()
+	r.clamped += clamped
 	r.base2, r.change2, r.loss2 = r.base2+base2, r.change2+change2, r.loss2+loss2
 	r.lock.Unlock()
 	r.count(len(w.out))
 	return nil
+}
+
+// decode writes the values of a tensor's bytes to dst.
+func (j *tensorJob) decode(dst []float64, src []byte) {
+	decode(dst, j.in.DType, src)
+	if j.scale != 1 {
+		for i := range dst {
+			dst[i] *= j.scale
+		}
+	}
 }
 
 // count tells the caller of bytes written.
@@ -299,7 +333,7 @@ func (r *run) unfit(t *touched, row, j int, raw []byte, v float64) error {
 		return fault.BadInput(t.file.file.Path, "tensor %q holds NaN or infinite values, the first at index %d", name, index).Advise("the model is broken: use another copy of it")
 	}
 	return fault.New(fault.Failed, r.plan.options.Out, "tensor %q: the value at index %d becomes %g, which %s can't hold", name, index, v, t.job.out).
-		Advise("write another element type, --dtype bf16 or fp32, or lower the adapter's weight")
+		Advise("write another element type, --dtype bf16 or fp32, lower the adapter's weight, or --saturate")
 }
 
 // eachRow calls do with rows [from,to) of t with changes applied, as they lie in the file, and how far they may be off.
@@ -323,7 +357,7 @@ func (r *run) eachRow(w *worker, t *touched, changes []change, from, to int, do 
 	acc := w.row[:t.cols]
 	for o := from; o < to; o++ {
 		raw := w.in[(o-from)*size : (o-from+1)*size]
-		decode(acc, d, raw)
+		t.job.decode(acc, raw)
 		bound := 0.0
 		for i, c := range changes {
 			bound = c.row(acc, o, from, ready[i], bound)

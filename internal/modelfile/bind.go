@@ -101,8 +101,8 @@ func (m *Model) place(c string, mod *arch.Module, param string, e *entry, at loc
 		shape[0] /= at.of
 		rows = [2]int{at.part * shape[0], (at.part + 1) * shape[0]}
 	}
-	if !e.t.DType.IsFloat() {
-		return fault.BadInput(e.file.Path, "tensor %q: element type %s, a weight is F32, F16, BF16 or F64", e.t.Name, e.t.DType).
+	if !e.t.DType.IsFloat() && !e.t.DType.IsF8() {
+		return fault.BadInput(e.file.Path, "tensor %q: element type %s, a weight is F32, F16, BF16, F64 or F8", e.t.Name, e.t.DType).
 			Advise("quantised models can't be changed: use the model that it was made of")
 	}
 	if param == "weight" {

@@ -13,6 +13,9 @@ import (
 	"lycoris/internal/fault"
 )
 
+// vaeFolder is the VAE's.
+const vaeFolder = "vae"
+
 // maxJSON bounds the JSON files of a folder; an index of SDXL's UNet has 0.2 MB.
 const maxJSON = 16 << 20
 
@@ -80,6 +83,17 @@ func (m *Model) openFolder() error {
 	for _, f := range m.files {
 		m.markRest(f)
 	}
+	if stat, err := os.Stat(filepath.Join(m.Path, vaeFolder)); m.options.VAE && err == nil && stat.IsDir() {
+		tt, err := m.openWeights(vaeFolder)
+		if err != nil {
+			return err
+		}
+		for _, f := range tt.files {
+			for i := range f.Tensors {
+				f.Tensors[i].Role = VAE
+			}
+		}
+	}
 	return nil
 }
 
@@ -109,10 +123,17 @@ func (m *Model) openWeights(c string) (*tables, error) {
 		names = append(names, e.Name())
 	}
 	bases := []string{"diffusion_pytorch_model", "model"}
-	if c != UNet {
+	if c != UNet && c != vaeFolder {
 		bases = []string{"model", "diffusion_pytorch_model"}
 	}
-	for _, variant := range []string{"", ".fp32", ".bf16", ".fp16", ".non_ema"} {
+	variants := []string{"", ".fp32", ".bf16", ".fp16", ".non_ema"}
+	if v := m.options.Variant; v != "" {
+		if err := m.checkVariant(c, v, names); err != nil {
+			return nil, err
+		}
+		variants = append([]string{"." + v}, variants...)
+	}
+	for _, variant := range variants {
 		for _, base := range bases {
 			file := base + variant + ".safetensors"
 			if slices.Contains(names, file) {
@@ -135,6 +156,34 @@ func (m *Model) openWeights(c string) (*tables, error) {
 		}
 	}
 	return nil, fault.BadInput(folder, "has no weights: %s.safetensors is missing", bases[0])
+}
+
+// checkVariant refuses a variant that the UNet has no files of, naming those that there are.
+func (m *Model) checkVariant(c, variant string, names []string) error {
+	if variant != filepath.Base(variant) || strings.ContainsAny(variant, "./\\") {
+		return fault.BadUsage("--variant", "%q is not a name", variant).Advise("say --variant fp16 for the files that end in .fp16.safetensors")
+	}
+	var there []string
+	for _, n := range names {
+		parts := strings.Split(n, ".")
+		if len(parts) < 3 || !strings.Contains(n, ".safetensors") {
+			continue
+		}
+		if slices.Contains(parts[1:], variant) {
+			return nil
+		}
+		if len(parts) == 3 && parts[2] == "safetensors" {
+			there = append(there, parts[1])
+		}
+	}
+	if c != UNet { // as in diffusers: without files of the variant the others are taken
+		return nil
+	}
+	list := "none"
+	if len(there) > 0 {
+		list = strings.Join(there, ", ")
+	}
+	return fault.BadInput(filepath.Join(m.Path, c), "has no files of the variant %q; it has: %s", variant, list)
 }
 
 func isPickle(name string) bool {

@@ -39,6 +39,7 @@ const (
 // Model is an open base model.
 type Model struct {
 	Path     string // as given
+	options  Options
 	Family   string // "sd1", "sd2" or "sdxl"
 	Folder   bool   // a diffusers folder
 	LDM      bool   // one file with LDM names
@@ -83,8 +84,17 @@ type Place struct {
 	Rows [2]int
 }
 
+// Options say which files of a folder are opened; the zero value is all that is usual.
+type Options struct {
+	Variant string // such as fp16: the files model.fp16.safetensors, where a component has them; the UNet must
+	VAE     bool   // the VAE's files too
+}
+
 // Open opens the model at path. Errors are of kind fault.Input and say what a file is that is no base model of a known family.
-func Open(path string) (*Model, error) {
+func Open(path string) (*Model, error) { return OpenWith(path, Options{}) }
+
+// OpenWith is [Open] with options.
+func OpenWith(path string, o Options) (*Model, error) {
 	stat, err := os.Stat(path)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
@@ -92,10 +102,13 @@ func Open(path string) (*Model, error) {
 	case err != nil:
 		return nil, tensor.InputError(path, err)
 	}
-	m := &Model{Path: path, modules: map[string][]arch.Module{}, places: map[string]Place{}, Folder: stat.IsDir()}
-	if m.Folder {
+	m := &Model{Path: path, options: o, modules: map[string][]arch.Module{}, places: map[string]Place{}, Folder: stat.IsDir()}
+	switch {
+	case m.Folder:
 		err = m.openFolder()
-	} else {
+	case o.Variant != "":
+		err = fault.BadUsage("--variant", "%q is a single file, which has no variants", path)
+	default:
 		err = m.openSingle()
 	}
 	if err != nil {

@@ -29,6 +29,11 @@ func (t Tensor) Float32() []float32 {
 		for i := range out {
 			out[i] = BF16ToFloat32(le.Uint16(d[2*i:]))
 		}
+	case F8E4M3, F8E5M2:
+		values := F8Values(t.DType)
+		for i := range out {
+			out[i] = values[d[i]]
+		}
 	default:
 		for i := range out {
 			out[i] = float32(t.int(i))
@@ -39,7 +44,7 @@ func (t Tensor) Float32() []float32 {
 
 // Int64 returns the values of an integer or bool tensor.
 func (t Tensor) Int64() []int64 {
-	if t.DType.IsFloat() {
+	if t.DType.IsFloat() || t.DType.IsF8() {
 		panic(fmt.Sprintf("tensor: Int64 of a %s tensor", t.DType))
 	}
 	out := make([]int64, Elems(t.Shape))

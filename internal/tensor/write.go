@@ -112,6 +112,9 @@ func encode(w io.Writer, tensors []Lazy, meta map[string]string) (err error) {
 		if _, twice := views[t.Name]; twice || t.Name == "__metadata__" {
 			panic(fmt.Sprintf("tensor: writing %q twice or under a reserved name", t.Name))
 		}
+		if t.DType.IsF8() {
+			return fault.New(fault.Failed, "", "tensor %q is of type %s, which is read and not written", t.Name, t.DType).Advise("name another element type: --dtype fp16")
+		}
 		views[t.Name] = view{t}
 	}
 	defer func() {
