@@ -2,7 +2,7 @@
 
 enum {
     KEYS = 128,             // keys of a block
-    QUERY_PANELS = 4,       // forward: panels of NR queries that share a block of keys
+    QUERY_PANELS = 16,      // forward: panels of NR queries that share a block of keys
     QUERIES = 128,          // gradient: queries of a block
     LDS = QUERIES + 16,     // row length of a block of scores: not a power of two, or its rows fall on the same cache sets
     SPARE = 16,             // rows behind a block of keys, so that tiles of several rows need no remainder
@@ -95,6 +95,15 @@ static void panel_product(int64_t m, int64_t k, const float *a, int64_t rs, int6
     }
 }
 
+// gather_rows writes the d first elements of n rows, ld apart, one behind the other: rows that far apart fall on few cache sets and push each other out.
+static void gather_rows(float *dst, const float *src, int64_t ld, int64_t n, int64_t d) {
+    for (int64_t i = 0; i < n; i++, src += ld, dst += d) {
+        int64_t j = 0;
+        for (; j + LYC_VL <= d; j += LYC_VL) v_store(dst + j, v_load(src + j));
+        for (; j < d; j++) dst[j] = src[j];
+    }
+}
+
 // hide sets the scores of keys behind the query to minus infinity: rows are keys from k0, columns queries from q0.
 static void hide(float *s, int64_t ld, int64_t k0, int64_t keys, int64_t q0) {
     for (int64_t i = 0; i < keys; i++)
@@ -117,8 +126,8 @@ typedef struct {
     const lyc_cpu *e;
 } attention_job;
 
-// Scratch of a thread, in floats: scores, and for each panel Q^T, O^T, and the largest score and sum of each query.
-LYC_INLINE int64_t forward_floats(int64_t d) { return KEYS * NR + QUERY_PANELS * (2 * d * NR + 2 * NR); }
+// Scratch of a thread, in floats: scores, and for each panel Q^T, O^T, and the largest score and sum of each query; K and V of a block of keys.
+LYC_INLINE int64_t forward_floats(int64_t d) { return KEYS * NR + QUERY_PANELS * (2 * d * NR + 2 * NR) + 2 * KEYS * d; }
 
 // soften turns a block of scores [keys][NR] into 2^(score - largest), brings the largest and the sum of each query up to date and returns by what
 // earlier results must be multiplied.
@@ -161,7 +170,7 @@ static void attend(const attention_job *g, int64_t item, float *buf) {
     const float *q = g->q + (n * s->tq + q0) * ld + h * d;
     const float *k = g->k + n * s->tk * ld + h * d, *v = g->v + n * s->tk * ld + h * d;
     float *scores = buf, *qt = scores + KEYS * NR, *ot = qt + QUERY_PANELS * d * NR, *largest = ot + QUERY_PANELS * d * NR;
-    float *sum = largest + QUERY_PANELS * NR;
+    float *sum = largest + QUERY_PANELS * NR, *kb = sum + QUERY_PANELS * NR, *vb = kb + KEYS * d;
     for (int64_t p = 0; p < panels; p++)
         pack_panel(qt + p * d * NR, q + p * NR * ld, ld, nq - p * NR < NR ? nq - p * NR : NR, d, (float)(s->scale * LOG2E));
     for (int64_t i = 0; i < panels * NR; i++) largest[i] = -1e30f, sum[i] = 0;
@@ -169,9 +178,11 @@ static void attend(const attention_job *g, int64_t item, float *buf) {
     int64_t seen = s->causal && q0 + nq < s->tk ? q0 + nq : s->tk; // no query of the block sees more keys
     for (int64_t k0 = 0; k0 < seen; k0 += g->step) {
         int64_t keys = seen - k0 < g->step ? seen - k0 : g->step;
+        gather_rows(kb, k + k0 * ld, ld, keys, d);
+        gather_rows(vb, v + k0 * ld, ld, keys, d);
         for (int64_t p = 0; p < panels; p++) {
             float *o = ot + p * d * NR;
-            panel_product(keys, d, k + k0 * ld, ld, 1, qt + p * d * NR, NR, scores, NR, 0, 0);
+            panel_product(keys, d, kb, d, 1, qt + p * d * NR, NR, scores, NR, 0, 0);
             if (s->causal) hide(scores, NR, k0, keys, q0 + p * NR);
             vf factor[2];
             soften(scores, keys, largest + p * NR, sum + p * NR, factor);
@@ -180,7 +191,7 @@ static void attend(const attention_job *g, int64_t item, float *buf) {
                     v_store(o + j * NR, v_load(o + j * NR) * factor[0]);
                     v_store(o + j * NR + LYC_VL, v_load(o + j * NR + LYC_VL) * factor[1]);
                 }
-            panel_product(d, keys, v + k0 * ld, 1, ld, scores, NR, o, NR, 0, k0 > 0);
+            panel_product(d, keys, vb, 1, d, scores, NR, o, NR, 0, k0 > 0);
         }
     }
     for (int64_t p = 0; p < panels; p++) {
@@ -297,6 +308,7 @@ typedef struct {
     int64_t lse, dot;            // -lse·log2 e and -D of each query
     int64_t scores, slopes;      // P^T and dS^T [KEYS+SPARE][LDS]
     int64_t dk, dv;              // [KEYS+SPARE][dp]
+    int64_t k, v;                // [KEYS][d]
     int64_t floats, dp, queries; // in all; d and the part's queries rounded up
 } grad_layout;
 
@@ -315,6 +327,8 @@ static grad_layout layout_of(int64_t d, int64_t part) {
     l.slopes = at, at += tile;
     l.dk = at, at += sums;
     l.dv = at, at += sums;
+    l.k = at, at += round_up(KEYS * d, 16);
+    l.v = at, at += round_up(KEYS * d, 16);
     l.floats = at;
     return l;
 }
@@ -364,7 +378,7 @@ static void attend_grad(const attention_grad_job *g, int64_t item, float *buf) {
         if (dv_to) dv_to = g->partial + (part - 1) * 2 * keys_size + keys_size;
     }
     grad_layout l = layout_of(d, g->part);
-    float *scores = buf + l.scores, *slopes = buf + l.slopes;
+    float *scores = buf + l.scores, *slopes = buf + l.slopes, *kb = buf + l.k, *vb = buf + l.v;
     int need_slopes = g->dq || g->dk;
 
     for (int64_t q = 0; q < np; q += NR) {
@@ -388,6 +402,8 @@ static void attend_grad(const attention_grad_job *g, int64_t item, float *buf) {
         int64_t first = 0; // queries before see none of the block
         if (s->causal && k0 > q0) first = (k0 - q0) / NR * NR;
         if (first > np) first = np;
+        gather_rows(kb, k + k0 * ld, ld, keys, d);
+        gather_rows(vb, v + k0 * ld, ld, keys, d);
         memset(scores + keys * LDS, 0, 4 * SPARE * LDS);
         memset(slopes + keys * LDS, 0, 4 * SPARE * LDS);
         for (int64_t qb = first; qb < np; qb += QUERIES) {
@@ -395,7 +411,7 @@ static void attend_grad(const attention_grad_job *g, int64_t item, float *buf) {
             for (int64_t p = 0; p < count; p += NR) {
                 int64_t q = qb + p;
                 float *sp = scores + p, *xp = slopes + p;
-                panel_product(keys, d, k + k0 * ld, ld, 1, buf + l.qt + q * d, NR, sp, LDS, buf + l.lse + q, 0);
+                panel_product(keys, d, kb, d, 1, buf + l.qt + q * d, NR, sp, LDS, buf + l.lse + q, 0);
                 if (s->causal) hide(sp, LDS, k0, keys, q0 + q);
                 if (!need_slopes) {
                     for (int64_t i = 0; i < keys; i++) {
@@ -404,7 +420,7 @@ static void attend_grad(const attention_grad_job *g, int64_t item, float *buf) {
                     }
                     continue;
                 }
-                panel_product(keys, d, v + k0 * ld, ld, 1, buf + l.gt + q * d, NR, xp, LDS, buf + l.dot + q, 0);
+                panel_product(keys, d, vb, d, 1, buf + l.gt + q * d, NR, xp, LDS, buf + l.dot + q, 0);
                 for (int64_t i = 0; i < keys; i++) {
                     vf e0 = exp2_low(v_load(sp + i * LDS)), e1 = exp2_low(v_load(sp + i * LDS + LYC_VL));
                     v_store(sp + i * LDS, e0);
@@ -412,7 +428,7 @@ static void attend_grad(const attention_grad_job *g, int64_t item, float *buf) {
                     v_store(xp + i * LDS, e0 * v_load(xp + i * LDS));
                     v_store(xp + i * LDS + LYC_VL, e1 * v_load(xp + i * LDS + LYC_VL));
                 }
-                if (g->dq) panel_product(d, keys, k + k0 * ld, 1, ld, xp, LDS, buf + l.dqt + q * d, NR, 0, k0 > 0);
+                if (g->dq) panel_product(d, keys, kb, 1, d, xp, LDS, buf + l.dqt + q * d, NR, 0, k0 > 0);
             }
             if (dv_to) key_product(keys, count, scores, buf + l.gr + qb * l.dp, buf + l.dv, l.dp, qb > first);
             if (dk_to) key_product(keys, count, slopes, buf + l.qr + qb * l.dp, buf + l.dk, l.dp, qb > first);
