@@ -3,7 +3,7 @@
 enum {
     NR = 2 * LYC_VL,              // columns of a panel
     MR = LYC_VL == 16 ? 12 : 6,   // rows of a tile: 2·MR accumulators fill the registers
-    KC = 256,                     // inner axis of a block: a panel of it lies in the first-level cache
+    KC = 320,                     // inner axis of a block: a panel of it lies in the first-level cache, and the widths of SD's layers are multiples of it
     MC = 192,                     // rows of a block: A of it lies in the second-level cache; a multiple of MR
     LDA = KC + 16,                // row length of a copied block of A: not a power of two, or rows fall on the same cache sets
 };
@@ -120,7 +120,7 @@ struct gemm_job {
     float *partial; // [shares][batch][m][n]
 };
 
-enum { SHARE_K = 512 };
+enum { SHARE_K = 512, AHEAD = 8 };
 
 // gemm_shares returns into how many parts the inner axis is cut: more than one only where there are too few output tiles to
 // occupy many threads. It depends on sizes only, as sums do.
@@ -416,14 +416,26 @@ static const float *load_b_weight_grad(const gemm_job *g, int64_t b, int64_t p, 
     return buf;
 }
 
+// Rows of a as they lie, copied.
+static void load_a_rows(const gemm_job *g, int64_t b, int64_t m0, int64_t m, int64_t k0, int64_t k, float *dst) {
+    const float *src = g->a + b * g->a_bs + m0 * g->a_rs + k0;
+    for (int64_t i = 0; i < m; i++) memcpy(dst + i * LDA, src + i * g->a_rs, (size_t)k * sizeof *src);
+}
+
+// copied_rows is load_a for a row-major A of m rows of width k: NULL leaves it in place. Rows a multiple of 2 KiB apart fall on few cache sets, where a block of them
+// doesn't fit.
+static void (*copied_rows(int64_t m, int64_t n, int64_t k))(const gemm_job *, int64_t, int64_t, int64_t, int64_t, int64_t, float *) {
+    return k % 512 == 0 && m >= 4 * MR && n >= 8 * NR ? load_a_rows : 0;
+}
+
 static void linear(const lyc_cpu *e, float *y, const float *x, lyc_weight w, int64_t m, lyc_epilogue ep) {
-    gemm_job g = {.batch = 1, .m = m, .n = w.out, .k = w.in, .alpha = 1, .a = x, .a_rs = w.in, .a_cs = 1, .load_b = load_b_weight,
+    gemm_job g = {.batch = 1, .m = m, .n = w.out, .k = w.in, .alpha = 1, .a = x, .a_rs = w.in, .a_cs = 1, .load_a = copied_rows(m, w.out, w.in), .load_b = load_b_weight,
                   .w = w, .c = y, .ldc = w.out, .ep = ep};
     gemm_run(e, &g, 0);
 }
 
 static void linear_grad(const lyc_cpu *e, float *dx, const float *dy, lyc_weight w, int64_t m, const float *add) {
-    gemm_job g = {.batch = 1, .m = m, .n = w.in, .k = w.out, .alpha = 1, .a = dy, .a_rs = w.out, .a_cs = 1, .load_b = load_b_weight_grad,
+    gemm_job g = {.batch = 1, .m = m, .n = w.in, .k = w.out, .alpha = 1, .a = dy, .a_rs = w.out, .a_cs = 1, .load_a = copied_rows(m, w.in, w.out), .load_b = load_b_weight_grad,
                   .w = w, .c = dx, .ldc = w.in, .ep = {.add = add}};
     gemm_run(e, &g, 0);
 }
@@ -442,6 +454,7 @@ static const float *load_b_rows(const gemm_job *g, int64_t b, int64_t p, int64_t
     }
     if (n >= NR) {
         for (int64_t i = 0; i < k; i++) {
+            __builtin_prefetch(src + (i + AHEAD) * g->b_ld);
             v_store(buf + i * NR, v_load(src + i * g->b_ld));
             v_store(buf + i * NR + LYC_VL, v_load(src + i * g->b_ld + LYC_VL));
         }
@@ -471,16 +484,21 @@ static const float *load_b_columns(const gemm_job *g, int64_t b, int64_t p, int6
     return buf;
 }
 
-// A stored transpose a [k,m]: tiles of [k][MR].
+// A stored transpose a [k,m]: tiles of [k][MR], a few rows of a at a time, which stay in the first-level cache.
 static void load_a_columns(const gemm_job *g, int64_t b, int64_t m0, int64_t m, int64_t k0, int64_t k, float *dst) {
-    for (int64_t i = 0; i < m; i += MR, dst += k * MR) {
-        const float *src = g->a + b * g->a_bs + k0 * g->a_cs + m0 + i;
-        int64_t mm = m - i < MR ? m - i : MR;
-        for (int64_t q = 0; q < k; q++, src += g->a_cs) {
-            if (mm == MR)
-                memcpy(dst + q * MR, src, MR * sizeof *src);
-            else
-                for (int64_t r = 0; r < mm; r++) dst[q * MR + r] = src[r];
+    enum { ROWS = 16 };
+    for (int64_t q0 = 0; q0 < k; q0 += ROWS) {
+        int64_t q1 = q0 + ROWS < k ? q0 + ROWS : k;
+        for (int64_t i = 0; i < m; i += MR) {
+            const float *src = g->a + b * g->a_bs + (k0 + q0) * g->a_cs + m0 + i;
+            int64_t mm = m - i < MR ? m - i : MR;
+            for (int64_t q = q0; q < q1; q++, src += g->a_cs) {
+                float *d = dst + i * k + q * MR;
+                if (mm == MR)
+                    memcpy(d, src, MR * sizeof *src);
+                else
+                    for (int64_t r = 0; r < mm; r++) d[r] = src[r];
+            }
         }
     }
 }
