@@ -71,7 +71,7 @@ func runExtract(ctx context.Context, opts extractOptions, out *output) error {
 		return err
 	}
 	base, tuned, path := out.place(opts.base), out.place(opts.tuned), out.place(opts.out)
-	if err := out.checkOutput(path, base, tuned); err != nil {
+	if err := out.checkFile(path, base, tuned); err != nil {
 		return err
 	}
 	if o.Workers = wholeNumber(opts.threads); o.Workers == 0 {
