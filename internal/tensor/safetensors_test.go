@@ -105,7 +105,7 @@ func TestBadFiles(t *testing.T) {
 		{"one offset", build(`{"a":{"dtype":"F32","shape":[2],"data_offsets":[0]}}`, 8), "1 offsets, want 2"},
 		{"empty with huge axes", shape("[0,9223372036854775807,9]", 0), "overflows"},
 		{"unknown type", build(`{"a":{"dtype":"F33","shape":[2],"data_offsets":[0,8]}}`, 8), `tensor "a": element type "F33" is not known`},
-		{"fp8", build(`{"a":{"dtype":"F8_E4M3","shape":[8],"data_offsets":[0,8]}}`, 8), `tensor "a": element type "F8_E4M3" is not supported yet`},
+		{"fp8", build(`{"a":{"dtype":"F8_E8M0","shape":[8],"data_offsets":[0,8]}}`, 8), `tensor "a": element type "F8_E8M0" is not supported yet`},
 
 		{"metadata number", build(`{"__metadata__":{"x":1}}`, 0), `metadata "x" is not text: found "1}}"`},
 		{"metadata list", build(`{"__metadata__":[]}`, 0), "header is damaged at byte 24"},
