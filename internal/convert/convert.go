@@ -11,6 +11,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -33,6 +34,7 @@ type Options struct {
 	DType   tensor.DType // Invalid: each tensor keeps its own
 	Dim     int          // rank of a plain LoRA where there is no exact one, and the highest rank of an exact one; 0: exact only
 	Base    string       // the model whose weights the algorithm depends on; may be empty
+	Like    string       // a model as a diffusers folder: the folder whose configurations, tokenizers and scheduler it gets; may be empty
 	Version string       // of the program, for the history
 	// Backend opens what computes changes; called at most once, when it is needed.
 	Backend  func() (kernels.Backend, error)
@@ -53,12 +55,18 @@ type Report struct {
 	LeftOut    []string           `json:"left_out,omitempty"`     // tensors that have no place in the new form
 	Embeddings []string           `json:"embeddings,omitempty"`   // bundled, kept
 	Others     int                `json:"other_values,omitempty"` // values of a torch file that are no tensors
+	Rest       []string           `json:"rest,omitempty"`         // tensors of a single file that its folder keeps beside its parts
+	Missing    []string           `json:"missing,omitempty"`      // parts that the folder lacks because the file does
+	Notes      []string           `json:"notes,omitempty"`        // what was settled on the way
 }
 
 // Run converts. Nothing is written before everything that headers tell was checked; the output is written all or nothing.
 func Run(ctx context.Context, o Options) (*Report, error) {
 	if err := o.check(); err != nil {
 		return nil, err
+	}
+	if _, err := os.Stat(filepath.Join(o.In, "model_index.json")); err == nil {
+		return o.model(ctx, &Report{Path: o.Out, To: o.To})
 	}
 	src, err := loose.Open(o.In)
 	if err != nil {
@@ -74,15 +82,27 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 		return nil, fault.BadInput(o.In, "holds no tensors").Advise("pass an adapter or a model: a .safetensors file")
 	case adapter.IsAdapter(src.Names()):
 		r.Kind = "adapter"
+		if err := o.checkFile(); err != nil {
+			return nil, err
+		}
 		return r, o.adapter(ctx, src, r)
 	case isEmbedding(src.Names()):
 		r.Kind = "embedding"
 	default:
 		r.Kind = "model"
 	}
+	if r.Kind == "model" && (o.To == "diffusers" || o.To == "ldm") {
+		if _, torch := src.(*pickle.File); torch {
+			return nil, fault.BadInput(o.In, "is a PyTorch pickle; folders are made of .safetensors files").Advise("make one of it first: lycoris convert --in %q --out FILE.safetensors", o.In)
+		}
+		return o.model(ctx, r)
+	}
 	if o.To != "" {
 		return nil, fault.BadInput(o.In, "is not an adapter, and the form %q is one of adapters", o.To).
-			Advise("leave out --to to change the container or the element type of a model")
+			Advise("a model goes --to diffusers (a folder) or --to ldm (a single file); without --to its container or element type changes")
+	}
+	if err := o.checkFile(); err != nil {
+		return nil, err
 	}
 	return r, o.copy(ctx, src)
 }
@@ -100,10 +120,34 @@ func (o *Options) check() error {
 		return fault.BadUsage("--dim", "%d is not a rank: 1 or more", o.Dim)
 	case o.Dim > 0 && o.To != "lora":
 		return fault.BadUsage("--dim", "means something with --to lora only")
-	case !strings.EqualFold(filepath.Ext(o.Out), ".safetensors"):
+	case o.Like != "" && o.To != "diffusers":
+		return fault.BadUsage("--like", "means something with --to diffusers only")
+	case o.To != "diffusers":
+		return o.checkFile()
+	}
+	return nil
+}
+
+// checkFile refuses a name for a file that isn't safetensors'.
+func (o *Options) checkFile() error {
+	if !strings.EqualFold(filepath.Ext(o.Out), ".safetensors") {
 		return fault.BadUsage("--out", "%q does not end in .safetensors", o.Out).Advise("that is the container that is written")
 	}
 	return nil
+}
+
+// model changes the container of a base model: a single file and a diffusers folder.
+func (o *Options) model(ctx context.Context, r *Report) (*Report, error) {
+	switch {
+	case o.To == "diffusers" && strings.EqualFold(filepath.Ext(o.Out), ".safetensors"):
+		return nil, fault.BadUsage("--out", "%q ends in .safetensors, and a model's diffusers form is a folder", o.Out).Advise("name a folder: --out %q", strings.TrimSuffix(o.Out, filepath.Ext(o.Out)))
+	case o.To != "diffusers" && o.To != "ldm":
+		return nil, fault.BadUsage("--to", "is missing or of adapters, and %q is a model's folder", o.In).Advise("make a single file of it: --to ldm")
+	}
+	if err := o.container(ctx, r); err != nil {
+		return nil, err
+	}
+	return r, nil
 }
 
 func isEmbedding(names []string) bool {
@@ -201,11 +245,15 @@ func cast(path, name string, t tensor.Tensor, d tensor.DType) (tensor.Tensor, er
 
 // history adds this run to lycoris.history: a list of what tools did, without paths or times.
 func (o *Options) history(meta map[string]string) error {
-	sum, err := tensor.HashFile(adapter.TensorsFile(o.In))
-	if err != nil {
-		return err
+	in := map[string]any{"name": filepath.Base(o.In)}
+	if _, err := os.Stat(filepath.Join(o.In, "model_index.json")); err != nil { // a model's folder is many files
+		sum, err := tensor.HashFile(adapter.TensorsFile(o.In))
+		if err != nil {
+			return err
+		}
+		in["sha256"] = sum
 	}
-	entry := map[string]any{"command": "convert", "version": o.Version, "in": []any{map[string]any{"name": filepath.Base(o.In), "sha256": sum}}}
+	entry := map[string]any{"command": "convert", "version": o.Version, "in": []any{in}}
 	if o.To != "" {
 		entry["to"] = o.To
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"path/filepath"
 
 	"lycoris/internal/arch"
 	"lycoris/internal/fault"
@@ -44,6 +45,8 @@ type Model struct {
 	Folder   bool   // a diffusers folder
 	LDM      bool   // one file with LDM names
 	Channels int    // input channels of the UNet: 4, 9 of inpainting, 8, 5; 0 without a UNet
+
+	Structure arch.UNetConfig // of the UNet, as names and shapes tell it: heads and norm groups don't show there
 
 	files   []*File
 	modules map[string][]arch.Module // by component
@@ -112,6 +115,19 @@ func OpenWith(path string, o Options) (*Model, error) {
 		err = m.openSingle()
 	}
 	if err != nil {
+		m.Close()
+		return nil, err
+	}
+	return m, nil
+}
+
+// OpenVAE opens the VAE of a diffusers folder: a model of its files alone, in which no tensor has a role. nil where the folder has none.
+func OpenVAE(folder string) (*Model, error) {
+	if stat, err := os.Stat(filepath.Join(folder, "vae")); err != nil || !stat.IsDir() {
+		return nil, nil
+	}
+	m := &Model{Path: folder, Folder: true}
+	if _, err := m.openWeights("vae"); err != nil {
 		m.Close()
 		return nil, err
 	}

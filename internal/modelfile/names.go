@@ -54,6 +54,15 @@ func openCLIPNames(m arch.Module, param string) []location {
 	return []location{l}
 }
 
+// OpenCLIPName returns OpenCLIP's name for a parameter of a text encoder, without a prefix, and which of how many equal parts of that tensor's rows it is (of 0: all). ok is false for
+// what OpenCLIP has no name for.
+func OpenCLIPName(path, param string) (name string, part, of int, ok bool) {
+	for _, at := range openCLIPNames(arch.Module{Path: path}, param) {
+		return at.name, at.part, at.of, true
+	}
+	return "", 0, 0, false
+}
+
 // emaName is what LDM calls the running average of the UNet's tensor with the LDM name: dots are removed.
 func emaName(ldm string) string {
 	return "model_ema." + strings.ReplaceAll("diffusion_model."+ldm, ".", "")

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strings"
 
+	"lycoris/internal/arch"
 	"lycoris/internal/fault"
 )
 
@@ -68,12 +69,12 @@ func openLayers(h header) int { return h.count("transformer.resblocks.", ".mlp.c
 // bindUNet finds the UNet's modules.
 func (m *Model) bindUNet(tt *tables, s scheme, names namer) error {
 	h := tt.header(m.Path)
-	modules, err := unetModules(h, s)
-	if err != nil {
+	var err error
+	if m.Structure, err = unetStructure(h, s); err != nil {
 		return err
 	}
 	m.Channels = h.dim(1, "%s.weight", s.convIn)
-	return m.bind(UNet, modules, names, tt)
+	return m.bind(UNet, arch.UNetModules(m.Structure), names, tt)
 }
 
 // markRest gives the tensors without a module their roles.

@@ -55,8 +55,8 @@ var diffusersScheme = scheme{
 	attention: func(level, block, _ int) string { return fmt.Sprintf("down_blocks.%d.attentions.%d", level, block) },
 }
 
-// unetModules returns the modules of a UNet from the names and shapes of its tensors: levels, blocks and transformers are counted, widths read.
-func unetModules(h header, s scheme) ([]arch.Module, error) {
+// unetStructure tells a UNet from the names and shapes of its tensors: levels, blocks and transformers are counted, widths read.
+func unetStructure(h header, s scheme) (arch.UNetConfig, error) {
 	c := arch.SD15UNet()
 	c.BlockOutChannels, c.Attention, c.TransformerDepth, c.Heads = nil, nil, nil, nil
 	c.InChannels, c.OutChannels = h.dim(1, "%s.weight", s.convIn), h.dim(0, "%s.weight", s.convOut)
@@ -72,11 +72,11 @@ func unetModules(h header, s scheme) ([]arch.Module, error) {
 		depth := 0
 		for block := range n {
 			if !h.has("%s.%s.weight", s.resnet(level, block, n), s.conv1) {
-				return nil, unknownUNet(h.path)
+				return c, unknownUNet(h.path)
 			}
 			d := h.count(s.attention(level, block, n)+".transformer_blocks.", ".norm1.weight")
 			if block > 0 && d != depth {
-				return nil, unknownUNet(h.path)
+				return c, unknownUNet(h.path)
 			}
 			depth = d
 		}
@@ -87,9 +87,9 @@ func unetModules(h header, s scheme) ([]arch.Module, error) {
 	c.CrossAttentionDim = h.dim(1, "%s.transformer_blocks.0.attn2.to_k.weight", s.mid)
 	c.LinearProjection = len(h.shape(s.mid+".proj_in.weight")) == 2
 	if c.Levels() == 0 || c.MidDepth == 0 || c.InChannels == 0 || c.TimeEmbedDim == 0 {
-		return nil, unknownUNet(h.path)
+		return c, unknownUNet(h.path)
 	}
-	return arch.UNetModules(c), nil
+	return c, nil
 }
 
 func unknownUNet(path string) error {

@@ -21,7 +21,7 @@ type Family struct {
 func (f Family) Tensors() []tensor.Named {
 	u := arch.SD2UNet()
 	u.BlockOutChannels, u.Attention, u.TransformerDepth, u.Heads = []int{8, 16}, []bool{true, true}, []int{1, 1}, []int{1, 1}
-	u.LayersPerBlock, u.NormGroups, u.CrossAttentionDim, u.TimeEmbedDim = 1, 4, 12, 16
+	u.LayersPerBlock, u.NormGroups, u.CrossAttentionDim, u.TimeEmbedDim = 1, 4, 12, 32
 	if f.Name == "sdxl" {
 		u.Attention, u.TransformerDepth, u.MidDepth, u.CrossAttentionDim, u.AddedInput = []bool{false, true}, []int{1, 2}, 2, 20, 24
 	}
