@@ -12,6 +12,7 @@ import (
 
 	"lycoris/internal/adapter"
 	"lycoris/internal/convert"
+	"lycoris/internal/fault"
 	"lycoris/internal/tensor"
 	"lycoris/internal/ui"
 )
@@ -30,18 +31,22 @@ func newConvertCommand(out *output) *cobra.Command {
 	f := cmd.Flags()
 	f.SortFlags = false
 	f.StringVar(&opts.in, "in", "", "convert `FILE`: .safetensors, .ckpt, .pt, .bin, or a folder of peft's or of diffusers'")
-	f.StringVar(&opts.out, "out", "", "write `FILE`.safetensors; a model --to diffusers: a folder")
+	f.StringVar(&opts.out, "out", "", "write `FILE`.safetensors; a model --to diffusers, an adapter --to peft: a folder")
 	choice(f, &opts.to, "to", "", "`FORM`", convert.Forms...)
 	choice(f, &opts.dtype, "dtype", "keep", "element `TYPE`", slices.Sorted(maps.Keys(dtypeNames))...)
 	f.Var(&numberFlag{v: &opts.dim, min: 1, max: 100000, whole: true}, "dim", "--to lora: highest rank `N`, and that of the nearest LoRA where there is no exact one")
 	f.StringVar(&opts.model, "model", "", "`BASE` the adapter was made for, where its change depends on the weights")
 	f.StringVar(&opts.like, "like", "", "a model --to diffusers: take configurations, tokenizers and scheduler from the diffusers `FOLDER`")
+	f.BoolVar(&opts.strip, "strip-metadata", false, "leave out metadata, but what tells family, algorithm and scale")
+	f.StringArrayVar(&opts.set, "set-metadata", nil, "set `NAME=VALUE` in the metadata (repeatable)")
 	return cmd
 }
 
 type convertOptions struct {
 	in, out, to, dtype, model, like string
 	dim                             *float64
+	strip                           bool
+	set                             []string
 }
 
 // dtypeNames are the element types of --dtype.
@@ -49,11 +54,18 @@ var dtypeNames = map[string]tensor.DType{"keep": tensor.Invalid, "fp32": tensor.
 
 func runConvert(ctx context.Context, opts convertOptions, out *output) error {
 	out.UI.Hello(version)
-	o := convert.Options{In: opts.in, Out: opts.out, To: opts.to, DType: dtypeNames[opts.dtype], Base: opts.model, Like: opts.like, Version: version, Backend: openCPU}
+	o := convert.Options{In: opts.in, Out: opts.out, To: opts.to, DType: dtypeNames[opts.dtype], Base: opts.model, Like: opts.like, Strip: opts.strip, Set: map[string]string{}, Version: version, Backend: openCPU}
 	for _, path := range []*string{&o.In, &o.Out, &o.Base, &o.Like} {
 		if *path != "" {
 			*path = out.place(*path)
 		}
+	}
+	for _, pair := range opts.set {
+		name, value, ok := strings.Cut(pair, "=")
+		if !ok {
+			return fault.BadUsage("--set-metadata", "%q has no =", pair).Advise("NAME=VALUE")
+		}
+		o.Set[name] = value
 	}
 	if opts.dim != nil {
 		o.Dim = int(*opts.dim)
@@ -64,7 +76,7 @@ func runConvert(ctx context.Context, opts convertOptions, out *output) error {
 			inputs = append(inputs, o.Base)
 		}
 		check := out.checkFile
-		if o.To == "diffusers" && !strings.EqualFold(filepath.Ext(o.Out), ".safetensors") { // a model's folder
+		if (o.To == "diffusers" || o.To == "peft") && !strings.EqualFold(filepath.Ext(o.Out), ".safetensors") { // a folder
 			check = out.checkOutput
 		}
 		if err := check(o.Out, inputs...); err != nil {

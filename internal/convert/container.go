@@ -210,7 +210,7 @@ func (c *container) writeFolder(temp string, about *description) error {
 	if meta == nil {
 		meta = map[string]string{}
 	}
-	if err := c.o.history(meta); err != nil {
+	if err := c.o.finish(meta); err != nil {
 		return err
 	}
 	if err := tensor.WriteStream(filepath.Join(temp, restFile), c.parts[""], meta); err != nil {
@@ -257,7 +257,7 @@ func (c *container) toFile() (err error) {
 		}
 	}
 	c.addRest()
-	if err := c.o.history(meta); err != nil {
+	if err := c.o.finish(meta); err != nil {
 		return err
 	}
 	return tensor.WriteStream(c.o.Out, c.parts[""], meta)

@@ -9,8 +9,6 @@ package convert
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -30,12 +28,14 @@ var Forms = []string{"kohya", "lycoris", "peft", "diffusers", "ldm", "lora", "fu
 // Options say what is converted and how.
 type Options struct {
 	In, Out string
-	To      string       // one of Forms; empty: the form stays, container or element type change
-	DType   tensor.DType // Invalid: each tensor keeps its own
-	Dim     int          // rank of a plain LoRA where there is no exact one, and the highest rank of an exact one; 0: exact only
-	Base    string       // the model whose weights the algorithm depends on; may be empty
-	Like    string       // a model as a diffusers folder: the folder whose configurations, tokenizers and scheduler it gets; may be empty
-	Version string       // of the program, for the history
+	To      string            // one of Forms; empty: the form stays, container or element type change
+	DType   tensor.DType      // Invalid: each tensor keeps its own
+	Dim     int               // rank of a plain LoRA where there is no exact one, and the highest rank of an exact one; 0: exact only
+	Base    string            // the model whose weights the algorithm depends on; may be empty
+	Like    string            // a model as a diffusers folder: the folder whose configurations, tokenizers and scheduler it gets; may be empty
+	Version string            // of the program, for the history
+	Strip   bool              // leave out metadata but what a file means something else without
+	Set     map[string]string // metadata that are set
 	// Backend opens what computes changes; called at most once, when it is needed.
 	Backend  func() (kernels.Backend, error)
 	Progress func(done, total int) // may be nil
@@ -82,8 +82,10 @@ func Run(ctx context.Context, o Options) (*Report, error) {
 		return nil, fault.BadInput(o.In, "holds no tensors").Advise("pass an adapter or a model: a .safetensors file")
 	case adapter.IsAdapter(src.Names()):
 		r.Kind = "adapter"
-		if err := o.checkFile(); err != nil {
-			return nil, err
+		if o.To != "peft" {
+			if err := o.checkFile(); err != nil {
+				return nil, err
+			}
 		}
 		return r, o.adapter(ctx, src, r)
 	case isEmbedding(src.Names()):
@@ -122,15 +124,18 @@ func (o *Options) check() error {
 		return fault.BadUsage("--dim", "means something with --to lora only")
 	case o.Like != "" && o.To != "diffusers":
 		return fault.BadUsage("--like", "means something with --to diffusers only")
-	case o.To != "diffusers":
+	case o.To != "diffusers" && o.To != "peft" && !o.file():
 		return o.checkFile()
 	}
-	return nil
+	return o.checkSet()
 }
+
+// file reports whether the output is a file by its name; without the ending it is a folder.
+func (o *Options) file() bool { return strings.EqualFold(filepath.Ext(o.Out), ".safetensors") }
 
 // checkFile refuses a name for a file that isn't safetensors'.
 func (o *Options) checkFile() error {
-	if !strings.EqualFold(filepath.Ext(o.Out), ".safetensors") {
+	if !o.file() {
 		return fault.BadUsage("--out", "%q does not end in .safetensors", o.Out).Advise("that is the container that is written")
 	}
 	return nil
@@ -139,7 +144,7 @@ func (o *Options) checkFile() error {
 // model changes the container of a base model: a single file and a diffusers folder.
 func (o *Options) model(ctx context.Context, r *Report) (*Report, error) {
 	switch {
-	case o.To == "diffusers" && strings.EqualFold(filepath.Ext(o.Out), ".safetensors"):
+	case o.To == "diffusers" && o.file():
 		return nil, fault.BadUsage("--out", "%q ends in .safetensors, and a model's diffusers form is a folder", o.Out).Advise("name a folder: --out %q", strings.TrimSuffix(o.Out, filepath.Ext(o.Out)))
 	case o.To != "diffusers" && o.To != "ldm":
 		return nil, fault.BadUsage("--to", "is missing or of adapters, and %q is a model's folder", o.In).Advise("make a single file of it: --to ldm")
@@ -200,7 +205,7 @@ func (o *Options) copy(ctx context.Context, src loose.Source) error {
 	if err := tensor.CheckSpace(o.Out, size); err != nil {
 		return err
 	}
-	if err := o.history(meta); err != nil {
+	if err := o.finish(meta); err != nil {
 		return err
 	}
 	return tensor.WriteStream(o.Out, all, meta)
@@ -241,34 +246,4 @@ func cast(path, name string, t tensor.Tensor, d tensor.DType) (tensor.Tensor, er
 		return t, fault.BadInput(path, "%d values of %q, one at index %d, are too large for %s", after-before, name, first, d).Advise("choose another type: --dtype bf16")
 	}
 	return t, nil
-}
-
-// history adds this run to lycoris.history: a list of what tools did, without paths or times.
-func (o *Options) history(meta map[string]string) error {
-	in := map[string]any{"name": filepath.Base(o.In)}
-	if _, err := os.Stat(filepath.Join(o.In, "model_index.json")); err != nil { // a model's folder is many files
-		sum, err := tensor.HashFile(adapter.TensorsFile(o.In))
-		if err != nil {
-			return err
-		}
-		in["sha256"] = sum
-	}
-	entry := map[string]any{"command": "convert", "version": o.Version, "in": []any{in}}
-	if o.To != "" {
-		entry["to"] = o.To
-	}
-	if o.DType != tensor.Invalid {
-		entry["dtype"] = o.DType.String()
-	}
-	if o.Dim > 0 {
-		entry["dim"] = o.Dim
-	}
-	var list []any
-	json.Unmarshal([]byte(meta["lycoris.history"]), &list) // none, or of another form: it starts here
-	text, err := json.Marshal(append(list, entry))
-	if err != nil {
-		return fmt.Errorf("history: %w", err)
-	}
-	meta["lycoris.history"] = string(text)
-	return nil
 }

@@ -32,6 +32,9 @@ func (o *Options) adapter(ctx context.Context, src loose.Source, r *Report) erro
 		meta = map[string]string{}
 	}
 	var all []tensor.Named
+	if o.To == "peft" && !o.file() {
+		return o.peftFolder(p, meta, r)
+	}
 	switch o.To {
 	case "lora", "full":
 		all, err = o.export(ctx, p, meta, r)
@@ -81,8 +84,8 @@ func idleAlpha(src loose.Source, name string) bool {
 	return is && first && second
 }
 
-// save casts, adds history and hashes, and writes.
-func (o *Options) save(ctx context.Context, src loose.Source, all []tensor.Named, meta map[string]string) error {
+// castAll gives the tensors the element type asked for: alphas and switches stay float32, bundled embeddings as they are.
+func (o *Options) castAll(all []tensor.Named) error {
 	for i, t := range all {
 		if o.DType == tensor.Invalid || strings.HasPrefix(t.Name, "bundle_emb.") {
 			continue
@@ -96,7 +99,15 @@ func (o *Options) save(ctx context.Context, src loose.Source, all []tensor.Named
 			return err
 		}
 	}
-	if err := o.history(meta); err != nil {
+	return nil
+}
+
+// save casts, makes the metadata and hashes, and writes.
+func (o *Options) save(ctx context.Context, src loose.Source, all []tensor.Named, meta map[string]string) error {
+	if err := o.castAll(all); err != nil {
+		return err
+	}
+	if err := o.finish(meta); err != nil {
 		return err
 	}
 	if err := errors.Join(unchanged(src), ctx.Err()); err != nil {
