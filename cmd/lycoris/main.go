@@ -27,6 +27,11 @@ func Main(args []string) int {
 	out := &output{term: ui.Detect(os.Stderr), stdout: os.Stdout, stderr: os.Stderr, env: os.Environ()}
 	ctx, stop := out.withSignals(context.Background())
 	defer stop()
+	return out.run(ctx, args)
+}
+
+// run runs a command line and returns its exit code.
+func (out *output) run(ctx context.Context, args []string) int {
 	root := newRootCommand(out)
 	root.SetArgs(args)
 	cmd, err := root.ExecuteContextC(ctx)

@@ -17,7 +17,7 @@ func (s stored) values(t Target, key string, shape ...int) ([]float32, error) {
 		return nil, fault.BadInput("", "%q has no %s", t.Name, key)
 	}
 	if !tensor.SameShape(squeezed(v.Shape), squeezed(shape)) {
-		return nil, fault.BadInput("", "%q: %s has shape %v, want %v", t.Name, key, v.Shape, shape)
+		return nil, fault.BadInput("", "%q: %s has shape %v, want %v", t.Name, key, v.Shape, shape).Advise("use the base it was made for, or another adapter")
 	}
 	return v.Float32(), nil
 }
@@ -29,7 +29,7 @@ func (s stored) number(t Target, key string, absent float64) (float64, error) {
 	case !ok:
 		return absent, nil
 	case tensor.Elems(v.Shape) != 1:
-		return 0, fault.BadInput("", "%q: %s has shape %v, want one number", t.Name, key, v.Shape)
+		return 0, fault.BadInput("", "%q: %s has shape %v, want one number", t.Name, key, v.Shape).Advise("the file is incomplete or mixed up: make it or download it again")
 	}
 	n := float64(v.Float32()[0])
 	if math.IsNaN(n) || math.IsInf(n, 0) {

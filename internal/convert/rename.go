@@ -230,7 +230,7 @@ func (o *Options) dotted(p *loose.Adapter, meta map[string]string, r *Report) ([
 			alpha := float64(rank)
 			if a, ok := tensors["alpha"]; ok {
 				if tensor.Elems(a.Shape) != 1 {
-					return nil, fault.BadInput(o.In, "%q has shape %v, want one number", m.Key("alpha"), a.Shape)
+					return nil, fault.BadInput(o.In, "%q has shape %v, want one number", m.Key("alpha"), a.Shape).Advise("the file is incomplete or mixed up: make it or download it again")
 				}
 				alpha = float64(a.Float32()[0])
 			}

@@ -304,7 +304,7 @@ func (m *Module) Alpha() (float64, bool, error) {
 		return 0, false, err
 	}
 	if tensor.Elems(t.Shape) != 1 {
-		return 0, false, fault.BadInput(m.path, "%q has shape %v, want one number", m.keys["alpha"], t.Shape)
+		return 0, false, fault.BadInput(m.path, "%q has shape %v, want one number", m.keys["alpha"], t.Shape).Advise("the file is incomplete or mixed up: make it or download it again")
 	}
 	return float64(t.Float32()[0]), true, nil
 }
