@@ -218,7 +218,7 @@ var damaged = []struct {
 	{"negative", file(`{"a":{"dtype":"F32","shape":[-2],"data_offsets":[0,8]}}`, 8), "size -2 is not a whole number"},
 	{"float", file(`{"a":{"dtype":"F32","shape":[2.0],"data_offsets":[0,8]}}`, 8), "size 2.0 is not a whole number"},
 	{"type", file(`{"a":{"dtype":"F33","shape":[2],"data_offsets":[0,8]}}`, 8), `element type "F33" is not known`},
-	{"fp8", file(`{"a":{"dtype":"F8_E4M3","shape":[2],"data_offsets":[0,2]}}`, 2), `element type "F8_E4M3" is not supported yet`},
+	{"e8m0", file(`{"a":{"dtype":"F8_E8M0","shape":[2],"data_offsets":[0,2]}}`, 2), `element type "F8_E8M0" is not`},
 	{"metadata", file(`{"__metadata__":{"a":1}}`, 0), `metadata "a" is not text`},
 	{"thumbnail", file(`{"__metadata__":{"a":"`+strings.Repeat("x", 17<<20)+`"}}`, 0), `metadata "a" has 17825792 bytes, more than 16777216`},
 	{"lfs", []byte("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"), "is a Git LFS pointer, not a model"},
