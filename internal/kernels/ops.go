@@ -101,12 +101,13 @@ const (
 	QuickGELU
 )
 
-// AdamW gives one decoupled Adam step (Loshchilov and Hutter, 2019, algorithm 2, in PyTorch's order): p -= lr·decay·p;
+// AdamW gives one decoupled Adam step (Loshchilov and Hutter, 2019, algorithm 2, in PyTorch's order): p -= lr·decay·(p + origin);
 // m = β1·m+(1-β1)·g; v = β2·v+(1-β2)·g²; p -= lr/(1-β1^t) · m / (sqrt(v)/sqrt(1-β2^t) + eps).
 type AdamW struct {
 	LR, Beta1, Beta2, Eps, Decay float64
 	Step                         int     // t, from 1
 	GradScale                    float32 // g is multiplied by it first (clipping)
+	Origin                       Weight  // with as many values as p, which is a difference to them: the decay is that of their sum; nil: of p alone
 }
 
 // Backend computes the op set in one kind of memory. It isn't safe for concurrent calls.
@@ -134,6 +135,8 @@ type Backend interface {
 	Linear(y, x []float32, w Weight, m int, e Epilogue)
 	// LinearGrad: dx [M,I] = dy [M,O]·W + add.
 	LinearGrad(dx, dy []float32, w Weight, m int, add []float32)
+	// LinearChanged: y [M,O] = x [M,I]·(W+D)ᵀ + epilogue with d [O,I] row-major, W+D rounded to float32. It needs the scratch of Linear.
+	LinearChanged(y, x []float32, w Weight, d []float32, m int, e Epilogue)
 	// Conv2d: y = conv(x, W) + epilogue. Weights of shape [O,C] count as 1×1.
 	Conv2d(y, x []float32, w Weight, c Conv, e Epilogue)
 	// Conv2dGrad: dx = the gradient with respect to x, + add.

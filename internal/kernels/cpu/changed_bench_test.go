@@ -12,7 +12,7 @@ import (
 )
 
 // BenchmarkChangedWeight measures a layer computed by a changed weight, which is laid out in every step, next to the frozen layer: forward and input
-// gradient as the ratio of the shortest times of interleaved runs, and the weight's gradient against the frozen forward (counted as direct convolution).
+// gradient as the ratio of the shortest times of interleaved runs, the same with a sum that is never stored (summed), and the weight's gradient against the frozen forward (counted as direct convolution).
 func BenchmarkChangedWeight(b *testing.B) {
 	for _, s := range []struct{ m, o, i, size int }{
 		{4096, 320, 320, 0}, {1024, 640, 640, 0}, {256, 1280, 1280, 0}, {64, 1280, 1280, 0}, {1024, 5120, 640, 0}, {77, 320, 768, 0},
@@ -38,6 +38,7 @@ func BenchmarkChangedWeight(b *testing.B) {
 				func() { e.MatMul(x, y, v, kernels.Epilogue{}, back) },
 				func() { e.MatMul(dw, y, x, kernels.Epilogue{}, down) },
 				func() { e.Expand(v, w, dw) },
+				func() { e.LinearChanged(y, x, w, dw, s.m, kernels.Epilogue{}) },
 			}
 			if s.size > 0 {
 				ops = []func(){
@@ -67,6 +68,9 @@ func BenchmarkChangedWeight(b *testing.B) {
 			b.ReportMetric(flop/best[4]/1e9, "dw-GFLOP/s")
 			b.ReportMetric(best[5]/best[0], "expand/frozen")
 			b.ReportMetric(8*float64(n)/best[5]/1e9, "expand-GB/s")
+			if s.size == 0 {
+				b.ReportMetric(best[6]/best[0], "summed-forward-ratio")
+			}
 			b.ReportMetric(0, "ns/op")
 		})
 	}

@@ -10,6 +10,7 @@ import (
 	"math"
 
 	"lycoris/internal/kernels"
+	"lycoris/internal/tensor"
 )
 
 // Combine writes y = alpha·a + beta·b; y may be a or b.
@@ -74,7 +75,7 @@ func (b *Backend) AdamW(p, m, v, g []float32, s kernels.AdamW) {
 		return
 	}
 	t := float64(s.Step)
-	C.lyc_adamw(b.c, ptr(p), ptr(m), ptr(v), ptr(g), C.int64_t(len(p)), C.lyc_adamw_step{
+	step := C.lyc_adamw_step{
 		grad_scale: C.float(s.GradScale),
 		keep:       C.float(1 - s.LR*s.Decay),
 		beta1:      C.float(s.Beta1),
@@ -84,5 +85,12 @@ func (b *Backend) AdamW(p, m, v, g []float32, s kernels.AdamW) {
 		step:       C.float(s.LR / (1 - math.Pow(s.Beta1, t))),
 		root:       C.float(math.Sqrt(1 - math.Pow(s.Beta2, t))),
 		eps:        C.float(s.Eps),
-	})
+	}
+	if s.Origin == nil || s.LR*s.Decay == 0 {
+		C.lyc_adamw(b.c, ptr(p), ptr(m), ptr(v), ptr(g), C.int64_t(len(p)), step)
+		return
+	}
+	w := mustWeight("AdamW", s.Origin)
+	mustLen("AdamW", "p", p, tensor.Elems(w.shape))
+	C.lyc_adamw_changed(b.c, ptr(p), ptr(m), ptr(v), ptr(g), step, w.c, C.float(-s.LR*s.Decay))
 }

@@ -84,12 +84,15 @@ LYC_INLINE void adamw_part(float *p, float *m, float *v, const float *g, lyc_ada
     store_part(p, value - first * s.step / (v_sqrt(second) / s.root + s.eps), n);
 }
 
-static void adamw_task(void *arg, int64_t begin, int64_t end, int thread) {
-    (void)thread;
-    adamw_job *g = arg;
-    int64_t i = begin * RUN, last = end * RUN < g->n ? end * RUN : g->n;
+static void adamw_range(const adamw_job *g, int64_t i, int64_t last) {
     for (; i + LYC_VL <= last; i += LYC_VL) adamw_part(g->p + i, g->m + i, g->v + i, g->g + i, g->s, LYC_VL);
     if (i < last) adamw_part(g->p + i, g->m + i, g->v + i, g->g + i, g->s, last - i);
+}
+
+static void adamw_task(void *arg, int64_t begin, int64_t end, int thread) {
+    (void)thread;
+    const adamw_job *g = arg;
+    adamw_range(g, begin * RUN, end * RUN < g->n ? end * RUN : g->n);
 }
 
 static void adamw(const lyc_cpu *e, float *p, float *m, float *v, const float *g, int64_t n, lyc_adamw_step s) {

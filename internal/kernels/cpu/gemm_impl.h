@@ -261,7 +261,7 @@ static int64_t weight_bytes(lyc_weight w) { return (w.out + NR - 1) / NR * NR * 
 typedef struct {
     lyc_weight w;
     const char *src;
-    float *dst;
+    float *dst, alpha;
     const float *add;
 } pack_job;
 
@@ -310,11 +310,11 @@ static void pack_panels(void *arg, int64_t begin, int64_t end, int thread) {
 }
 
 static void pack(const lyc_cpu *e, lyc_weight w, const void *src) {
-    pack_job j = {w, src, 0};
+    pack_job j = {.w = w, .src = src};
     lyc_parallel(e->pool, (w.out + NR - 1) / NR, 1 + 65536 / (w.in * w.taps * NR), pack_panels, &j);
 }
 
-// unpack_panels turns squares of LYC_VL in registers; a task is a panel.
+// unpack_panels writes alpha·w + add, squares of LYC_VL turned in registers; a task is a panel.
 LYC_INLINE void unpack_as(const int dtype, const pack_job *j, int64_t p) {
     int64_t width = j->w.in * j->w.taps, n = j->w.out - p * NR;
     for (int64_t k = 0; k < width; k += LYC_VL)
@@ -327,9 +327,9 @@ LYC_INLINE void unpack_as(const int dtype, const pack_job *j, int64_t p) {
             for (int64_t i = 0; i < rows; i++) {
                 int64_t to = (p * NR + h + i) * width + k;
                 if (left == LYC_VL)
-                    v_store(j->dst + to, j->add ? r[i] + v_load(j->add + to) : r[i]);
+                    v_store(j->dst + to, j->add ? r[i] * j->alpha + v_load(j->add + to) : r[i] * j->alpha);
                 else
-                    v_store_n(j->dst + to, j->add ? r[i] + v_load_n(j->add + to, left) : r[i], left);
+                    v_store_n(j->dst + to, j->add ? r[i] * j->alpha + v_load_n(j->add + to, left) : r[i] * j->alpha, left);
             }
         }
 }
@@ -345,7 +345,7 @@ static void unpack_panels(void *arg, int64_t begin, int64_t end, int thread) {
 }
 
 static void unpack(const lyc_cpu *e, float *dst, lyc_weight w, const float *add) {
-    pack_job j = {w, 0, dst, add};
+    pack_job j = {.w = w, .dst = dst, .alpha = 1, .add = add};
     lyc_parallel(e->pool, (w.out + NR - 1) / NR, 1 + 65536 / (w.in * w.taps * NR), unpack_panels, &j);
 }
 

@@ -1,6 +1,6 @@
 // The kernel tables: one per instruction set, all with the same functions.
 //
-// A family (gemm, blockmat, conv, attention, norm, activation, elementwise, blocks, copy, cayley, dropout) is NAME.h (contract, table type), NAME_impl.h (the C,
+// A family (gemm, blockmat, conv, attention, norm, activation, elementwise, blocks, copy, cayley, changed, dropout) is NAME.h (contract, table type), NAME_impl.h (the C,
 // compiled once per instruction set through kernels_impl.h, ending in the table LYC_NAME(lyc_NAME)), NAME.c (what Go calls: dispatch through the
 // table), NAME.go (checks, binding).
 #ifndef LYC_KERNELS_H
@@ -11,6 +11,7 @@
 #include "blockmat.h"
 #include "blocks.h"
 #include "cayley.h"
+#include "changed.h"
 #include "conv.h"
 #include "copy.h"
 #include "dropout.h"
@@ -32,6 +33,7 @@ typedef struct lyc_kernels {
     const lyc_blocks_table *blocks;
     const lyc_copy_table *copy;
     const lyc_cayley_table *cayley;
+    const lyc_changed_table *changed;
     const lyc_dropout_table *dropout;
 } lyc_kernels;
 

@@ -13,6 +13,7 @@
 #include "copy_impl.h"
 #include "cayley_impl.h"
 #include "dropout_impl.h"
+#include "changed_impl.h"
 
 const lyc_kernels LYC_NAME(lyc_kernels) = {
     .name = LYC_ISA,
@@ -28,4 +29,5 @@ const lyc_kernels LYC_NAME(lyc_kernels) = {
     .copy = &LYC_NAME(lyc_copy),
     .cayley = &LYC_NAME(lyc_cayley),
     .dropout = &LYC_NAME(lyc_dropout),
+    .changed = &LYC_NAME(lyc_changed),
 };

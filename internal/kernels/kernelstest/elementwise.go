@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"lycoris/internal/kernels"
+	"lycoris/internal/tensor"
 )
 
 // lengths are those of element-wise cases: none, odd ones, and the borders of vectors and of chunks.
@@ -229,6 +230,23 @@ func adamW(s *suite) {
 				run: func(b kernels.Backend, _ kernels.Weight, out, in [][]float32) {
 					b.AdamW(out[0], out[1], out[2], in[0], a)
 				}})
+		}
+	}
+	for _, shape := range [][]int{{1, 1}, {5, 7}, {33, 17}, {65, 40}, {17, 9, 3, 3}, {32, 16, 3, 3}} {
+		for _, dtype := range dtypes {
+			n := tensor.Elems(shape)
+			p, m, v, g := s.standard(n), s.normal(n, 0, 0.01), s.normal(n, 0, 0.01), s.normal(n, 0, 0.01)
+			for i := range v {
+				v[i] = v[i]*v[i] + 1e-6
+			}
+			tol := 4 * s.tol.Rounding
+			for _, decay := range []float64{0, 0.3} {
+				s.check(opCase{name: fmt.Sprintf("AdamW of a difference to %s %v, decay %g", dtype, shape, decay), weight: s.weight(dtype, shape...), in: [][]float32{g},
+					out: []output{{n: n, init: p, tol: tol, floor: 1}, {n: n, init: m, tol: tol}, {n: n, init: v, tol: tol}},
+					run: func(b kernels.Backend, w kernels.Weight, out, in [][]float32) {
+						b.AdamW(out[0], out[1], out[2], in[0], kernels.AdamW{LR: 0.1, Beta1: 0.9, Beta2: 0.99, Eps: 1e-8, Decay: decay, Step: 3, GradScale: 0.5, Origin: w})
+					}})
+			}
 		}
 	}
 }

@@ -37,7 +37,7 @@ func Run(t *testing.T, b kernels.Backend, tol Tolerance) {
 		name string
 		run  func(*suite)
 	}{
-		{"memory", memory}, {"pack", pack}, {"linear", linear}, {"expand", expand}, {"matmul", matmul}, {"blockmatmul", blockMatMul}, {"conv", conv}, {"groupnorm", groupNorm}, {"layernorm", layerNorm},
+		{"memory", memory}, {"pack", pack}, {"linear", linear}, {"linear changed", linearChanged}, {"expand", expand}, {"matmul", matmul}, {"blockmatmul", blockMatMul}, {"conv", conv}, {"groupnorm", groupNorm}, {"layernorm", layerNorm},
 		{"attention", attention}, {"activation", activation}, {"elementwise", elementwise}, {"blocks", blocks}, {"copy", copies}, {"rotation", rotation}, {"loss", loss},
 		{"dropout", dropout}, {"adamw", adamW}, {"panics", panics},
 	} {

@@ -96,6 +96,7 @@ func panics(s *suite) {
 		{"Linear", func() { s.b.Linear(f(11), f(24), w, 3, kernels.Epilogue{}) }},
 		{"Linear", func() { s.b.Linear(f(12), f(24), w, 3, kernels.Epilogue{Bias: f(3)}) }},
 		{"LinearGrad", func() { s.b.LinearGrad(f(24), f(11), w, 3, nil) }},
+		{"LinearChanged", func() { s.b.LinearChanged(f(12), f(24), w, f(31), 3, kernels.Epilogue{}) }},
 		{"Conv2d", func() { s.b.Conv2d(f(15), f(32), w, c, kernels.Epilogue{}) }},
 		{"ConvFree", func() { s.b.ConvFree(f(16), f(32), f(31), c, kernels.Epilogue{}) }},
 		{"ConvWeightGrad", func() { s.b.ConvWeightGrad(f(32), f(16), f(31), c) }},
@@ -118,6 +119,7 @@ func panics(s *suite) {
 		{"SquaredError", func() { s.b.SquaredError(f(2), f(6), f(5), 2) }},
 		{"Dropout", func() { s.b.Dropout(f(4), f(4), f(2), 0, 0.5) }},
 		{"AdamW", func() { s.b.AdamW(f(4), f(4), f(3), f(4), kernels.AdamW{Step: 1}) }},
+		{"AdamW", func() { s.b.AdamW(f(4), f(4), f(4), f(4), kernels.AdamW{Step: 1, LR: 1, Decay: 1, Origin: w}) }},
 	} {
 		func() {
 			defer func() {
