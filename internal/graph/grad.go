@@ -84,10 +84,10 @@ func (g *Graph) sum(known, d *Node, fresh int) *Node {
 	return g.Add(known, d)
 }
 
-// Accumulate adds value to the Grad of p in every run: the last node of a parameter's gradient.
+// Accumulate writes value to the Grad of p in every run, or adds it ([Program.Sum]): the last node of a parameter's gradient. One sink for each p.
 func (g *Graph) Accumulate(p *Param, value *Node) *Node {
 	must(value.Elems() == len(p.Grad) || p.Grad == nil, "accumulate %v into %s %v", value.shape, p.Name, p.Shape)
-	n := g.add(accumulate{p}, []int{0}, value)
+	n := g.add(accumulate{p}, []int{0}, value, nil)
 	n.backward = true
 	return n
 }

@@ -77,7 +77,7 @@ type Vector struct {
 	Data  []float32
 }
 
-// Param is a trained float32 array in backend memory. Grad is added to by every run and zeroed by the optimiser.
+// Param is a trained float32 array in backend memory. Grad is written or added to by every run ([Program.Sum]).
 type Param struct {
 	Name        string
 	Shape       []int

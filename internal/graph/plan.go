@@ -18,8 +18,9 @@ type Plan struct {
 	inputs  map[string]*Node // by name
 	buffers []*buffer        // everything in the arena
 	of      map[*Node]*buffer
-	floats  int            // arena size
-	skipped map[*Node]bool // outputs that nothing reads and their op can leave out
+	floats  int              // arena size
+	skipped map[*Node]bool   // outputs that nothing reads and their op can leave out
+	into    map[*Node]*Param // nodes that are computed in the parameter's gradient itself
 }
 
 // buffer is one stretch of the arena and the steps [first,last] between which it is in use.
@@ -44,7 +45,7 @@ func NewPlan(g *Graph, outputs []*Node, opt PlanOptions) *Plan {
 	if opt.Recompute || g.hasTransient {
 		order, outputs = recompute(order, outputs, opt.Recompute)
 	}
-	p := &Plan{outputs: outputs, inputs: map[string]*Node{}, of: map[*Node]*buffer{}, skipped: map[*Node]bool{}}
+	p := &Plan{outputs: outputs, inputs: map[string]*Node{}, of: map[*Node]*buffer{}, skipped: map[*Node]bool{}, into: map[*Node]*Param{}}
 	for _, n := range order {
 		switch o := n.op.(type) {
 		case inputLeaf:
@@ -54,8 +55,47 @@ func NewPlan(g *Graph, outputs []*Node, opt PlanOptions) *Plan {
 			p.steps = append(p.steps, n)
 		}
 	}
+	p.writeGradients()
 	p.place(order)
 	return p
+}
+
+// writeGradients lets ops whose result only a sink reads write it where it belongs, if they can add what is there, and drops those sinks.
+func (p *Plan) writeGradients() {
+	reads := map[*Node]int{} // of roots
+	for _, n := range p.steps {
+		for _, in := range n.in {
+			if in != nil {
+				r, _ := root(in)
+				reads[r]++
+			}
+		}
+	}
+	for _, o := range p.outputs {
+		r, _ := root(o)
+		reads[r]++
+	}
+	p.steps = slices.DeleteFunc(p.steps, func(n *Node) bool {
+		sink, ok := n.op.(accumulate)
+		if !ok {
+			return false
+		}
+		r, offset := root(n.in[0])
+		a, ok := r.op.(adder)
+		if !ok || offset != 0 || reads[r] > 1 || r.Elems() != n.in[0].Elems() || r.in[a.addSlot()] != nil {
+			return false
+		}
+		p.into[r] = sink.p
+		return true
+	})
+}
+
+// gradient returns the parameter whose gradient step n writes; nil for none.
+func (p *Plan) gradient(n *Node) *Param {
+	if sink, ok := n.op.(accumulate); ok {
+		return sink.p
+	}
+	return p.into[n]
 }
 
 // needed returns the nodes that outputs depend on, in order of building.
@@ -209,6 +249,7 @@ func (p *Plan) place(order []*Node) {
 			switch {
 			case skips && !read:
 				p.skipped[out] = true
+			case p.into[out] != nil:
 			case out.Elems() == 0 || j == 0 && p.takeOver(n, i, last, pinned):
 			default:
 				p.buffer(out, out.Elems(), i, max(i, last[out]), pinned[out])

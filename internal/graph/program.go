@@ -17,6 +17,14 @@ type Program struct {
 	guarded [][]float32                                      // one allocation per buffer, in the test mode
 	arena   []float32                                        // owned by the program or lent to it
 	Trace   func(op string, shape []int, took time.Duration) // called after each step when set: profiling
+	Sum     bool                                             // a run adds gradients to what the parameters hold; else it replaces that
+	sums    []sum
+}
+
+// sum is a step that writes the gradient of p: what operand slot of it adds.
+type sum struct {
+	step, slot int
+	p          *Param
 }
 
 type step struct {
@@ -72,9 +80,15 @@ func (r *Program) bind(at func(*buffer, int) []float32) {
 		switch o := owner.op.(type) {
 		case paramLeaf:
 			d = o.p.Value
+		case accumulate:
+			return nil
 		case vectorLeaf:
 			d = o.v.Data
 		default:
+			if q := p.into[owner]; q != nil {
+				d = q.Grad
+				break
+			}
 			if owner.Elems() == 0 {
 				return nil
 			}
@@ -93,6 +107,9 @@ func (r *Program) bind(at func(*buffer, int) []float32) {
 		}
 		for _, in := range n.in {
 			s.in = append(s.in, r.memory(in))
+		}
+		if q := p.gradient(n); q != nil {
+			r.sums = append(r.sums, sum{len(r.steps), n.op.(adder).addSlot(), q})
 		}
 		r.steps = append(r.steps, s)
 	}
@@ -130,6 +147,12 @@ func (r *Program) Run(ctx context.Context) error {
 	for _, m := range r.guarded {
 		for i := range m {
 			m[i] = float32(math.NaN())
+		}
+	}
+	for _, s := range r.sums {
+		add := &r.steps[s.step].in[s.slot]
+		if *add = nil; r.Sum {
+			*add = s.p.Grad
 		}
 	}
 	done := ctx.Done()
