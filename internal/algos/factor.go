@@ -14,8 +14,9 @@ type Factor struct {
 	Param  *graph.Param
 	Host   []float32 // initial values, then what Network.Pull brought
 	Frozen bool      // read by the graph but not trained
-	// Origin writes the frozen values that the factor is a difference to. Weight decay then falls on the sum of both. nil: on the factor alone.
-	Origin func(b kernels.Backend, dst []float32)
+	// Origin returns the frozen values that the factor is a difference to, a weight's or an array, once they are read. Weight decay then falls on the sum of
+	// both. nil: on the factor alone.
+	Origin func() (kernels.Weight, []float32)
 	// Parts above 1 are equal parts, one after the other, of which an update moves only those that had a gradient: see [StepInput.Trains].
 	Parts int
 }

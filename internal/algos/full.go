@@ -81,9 +81,9 @@ func (a *full) Forward(b *nn.Builder, layer *nn.Layer, x *graph.Node, extra nn.E
 
 // findOrigins keeps what the factors are differences to.
 func (a *full) findOrigins(layer *nn.Layer) {
-	a.diff.Origin = func(b kernels.Backend, dst []float32) { b.Expand(dst, layer.W.Packed, nil) }
+	a.diff.Origin = func() (kernels.Weight, []float32) { return layer.W.Packed, nil }
 	if v := layer.Bias.Vector(); v != nil && a.diffBias != nil {
-		a.diffBias.Origin = func(b kernels.Backend, dst []float32) { b.Scale(dst, v.Data, 1) }
+		a.diffBias.Origin = func() (kernels.Weight, []float32) { return nil, v.Data }
 	}
 }
 

@@ -53,7 +53,7 @@ type weigher interface {
 // weight, its change and everything they are made of are never kept for the gradient.
 func (m *module) throughWeight(b *nn.Builder, l *nn.Layer, x *graph.Node, extra nn.Extra, a changer) *graph.Node {
 	g := b.G
-	var w *graph.Node
+	var w, change *graph.Node
 	if l.Result != nil || m.options.NeuronDropout > 0 {
 		base := l.Base(g, x, extra)
 		g.Transient(func() { w = a.Change(b, g.Frozen(l.W, nil)) })
@@ -63,10 +63,17 @@ func (m *module) throughWeight(b *nn.Builder, l *nn.Layer, x *graph.Node, extra 
 		if c, ok := a.(weigher); ok {
 			w = c.changed(b, g.Frozen(l.W, nil))
 		}
-		if w == nil {
-			w = g.Frozen(l.W, g.Reshape(a.Change(b, g.Frozen(l.W, nil)), l.W.Shape...))
+		if w != nil {
+			return
+		}
+		change = g.Reshape(a.Change(b, g.Frozen(l.W, nil)), l.W.Shape...)
+		if !linear(l, extra) {
+			w = g.Frozen(l.W, change)
 		}
 	})
+	if w == nil {
+		return g.LinearChanged(x, l.W, change, l.Bias, extra.Add)
+	}
 	return product(b, l, x, w, l.Bias, extra)
 }
 
@@ -74,7 +81,7 @@ func (m *module) throughWeight(b *nn.Builder, l *nn.Layer, x *graph.Node, extra 
 func product(b *nn.Builder, l *nn.Layer, x, w, bias *graph.Node, extra nn.Extra) *graph.Node {
 	g := b.G
 	o, i := l.W.Shape[0], l.W.Shape[1]
-	if w.Elems() != o*i || l.Conv.Stride > 1 || extra.PerItem != nil {
+	if !linear(l, extra) {
 		kernel := l.W.Shape
 		if len(kernel) == 2 {
 			kernel = []int{o, i, 1, 1}
@@ -84,6 +91,11 @@ func product(b *nn.Builder, l *nn.Layer, x, w, bias *graph.Node, extra nn.Extra)
 	}
 	g.Transient(func() { w = g.Reshape(w, o, i) })
 	return g.MatMul(x, w, graph.MatMulOptions{TransB: true, Add: extra.Add, Bias: bias})
+}
+
+// linear reports whether the layer's product is one of matrices.
+func linear(l *nn.Layer, extra nn.Extra) bool {
+	return tensor.Elems(l.W.Shape) == l.W.Shape[0]*l.W.Shape[1] && l.Conv.Stride <= 1 && extra.PerItem == nil
 }
 
 // rows returns the rows of the layer's product: tokens, or output pixels.

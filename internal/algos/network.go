@@ -140,11 +140,6 @@ func (n *Network) Allocate(b kernels.Backend) error {
 	return nil
 }
 
-// ZeroGradients clears all gradients, whatever they hold.
-func (n *Network) ZeroGradients(b kernels.Backend) {
-	b.ScatterRows(n.slabs[1], nil, nil, 1) // no rows: only zeroes
-}
-
 // Pull copies the values to the host, Push copies them back.
 func (n *Network) Pull(b kernels.Backend) {
 	for _, f := range n.Factors() {

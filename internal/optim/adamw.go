@@ -26,24 +26,19 @@ type AdamW struct {
 	backend kernels.Backend
 	groups  []Group
 	options Options
-	slab    []float32 // all moments: M and V of each parameter, in order; then room for one origin
-	origin  []float32 // part of slab
+	slab    []float32 // all moments: M and V of each parameter, in order
 	step    int       // updates made
 }
 
 // NewAdamW gives every parameter of groups its moments, zero, in one allocation. Close frees them.
 func NewAdamW(b kernels.Backend, groups []Group, options Options) (*AdamW, error) {
-	total, origin := 0, 0
+	total := 0
 	for _, p := range Params(groups) {
 		if len(p.Value) != len(p.Grad) {
 			panic(fmt.Sprintf("optim: %s has %d values and %d gradients", p.Name, len(p.Value), len(p.Grad)))
 		}
 		total += 2 * padded(len(p.Value))
-		if options.WeightDecay != 0 && p.Origin != nil {
-			origin = max(origin, padded(len(p.Value)))
-		}
 	}
-	total += origin
 	slab, err := b.Alloc(total)
 	if err != nil {
 		return nil, err
@@ -57,7 +52,7 @@ func NewAdamW(b kernels.Backend, groups []Group, options Options) (*AdamW, error
 	for _, p := range Params(groups) {
 		p.M, p.V = take(len(p.Value)), take(len(p.Value))
 	}
-	return &AdamW{backend: b, groups: groups, options: options, slab: slab, origin: rest}, nil
+	return &AdamW{backend: b, groups: groups, options: options, slab: slab}, nil
 }
 
 // Step makes one update. lrs has the learning rate of each group at this step; every gradient is multiplied by gradScale first.
@@ -78,20 +73,16 @@ func (o *AdamW) Step(lrs []float64, gradScale float64) {
 			}
 			p.steps++
 			s.Step = p.steps
+			var values []float32
+			if s.Origin = nil; p.Origin != nil {
+				s.Origin, values = p.Origin()
+			}
 			o.backend.AdamW(p.Value, p.M, p.V, p.Grad, s)
-			o.decayOrigin(p, s.LR*s.Decay)
+			if values != nil && s.LR*s.Decay != 0 { // together with what AdamW took off p itself, the decay of their sum
+				o.backend.Axpy(p.Value, values, float32(-s.LR*s.Decay))
+			}
 		}
 	}
-}
-
-// decayOrigin subtracts by times p's origin from p: together with what AdamW took off p itself, the decay of their sum.
-func (o *AdamW) decayOrigin(p *Param, by float64) {
-	if p.Origin == nil || by == 0 {
-		return
-	}
-	origin := o.origin[:len(p.Value)]
-	p.Origin(origin)
-	o.backend.Axpy(p.Value, origin, float32(-by))
 }
 
 // Steps returns the number of updates made, those before a resume included.
@@ -100,16 +91,15 @@ func (o *AdamW) Steps() int { return o.step }
 // Close frees the moments.
 func (o *AdamW) Close() {
 	o.backend.Free(o.slab)
-	o.slab, o.origin = nil, nil
+	o.slab = nil
 	for _, p := range Params(o.groups) {
 		p.M, p.V = nil, nil
 	}
 }
 
-// SlabFloats returns the number of floats that NewAdamW allocates for parameters of these sizes: for plans of memory. origin is the size of the largest
-// parameter whose origin decays.
-func SlabFloats(sizes []int, origin int) int {
-	total := padded(origin)
+// SlabFloats returns the number of floats that NewAdamW allocates for parameters of these sizes: for plans of memory.
+func SlabFloats(sizes []int) int {
+	total := 0
 	for _, n := range sizes {
 		total += 2 * padded(n)
 	}

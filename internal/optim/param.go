@@ -13,8 +13,8 @@ type Param struct {
 	Grad  []float32 // written by the step's program
 	M, V  []float32 // first and second moment, set by NewAdamW
 
-	// Origin writes the frozen values that Value is a difference to: weight decay then pulls their sum towards zero. nil: Value alone.
-	Origin func(dst []float32)
+	// Origin returns the frozen values that Value is a difference to, a weight's or an array: weight decay then pulls their sum towards zero. nil: Value alone.
+	Origin func() (kernels.Weight, []float32)
 	// Idle is set before a step that has no gradient for the parameter: the step changes nothing of it and isn't counted, as torch does where a gradient is
 	// None.
 	Idle bool

@@ -99,7 +99,8 @@ func (e *engine) plan(s shape, train, recompute bool) (*graph.Plan, error) {
 	return graph.NewPlan(g, outputs, graph.PlanOptions{Recompute: recompute}), nil
 }
 
-// forward runs one micro batch and returns the loss of each item. With train, gradients are added to the factors.
+// forward runs one micro batch and returns the loss of each item. With train it writes the factors' gradients; those of every micro batch k but the
+// first are added.
 func (e *engine) forward(ctx context.Context, m *micro, update, k int, train bool) ([]float32, error) {
 	p, err := e.program(m.shape, train)
 	if err != nil {
@@ -129,6 +130,7 @@ func (e *engine) forward(ctx context.Context, m *micro, update, k int, train boo
 		return nil, err
 	}
 	e.setMasks(r, m, update, k, train)
+	r.Sum = k > 0
 	if err := r.Run(ctx); err != nil {
 		return nil, err
 	}

@@ -72,19 +72,15 @@ func (j *Job) measure() (Memory, error) {
 	}
 	m.Adapter = j.network.Bytes()
 	var sizes []int
-	origin := 0
 	for _, f := range j.network.Factors() {
 		if !j.engine.trained[f.Param] {
 			continue
 		}
 		for _, p := range partsOf("", f) {
 			sizes = append(sizes, p.size())
-			if f.Origin != nil && j.cfg.Optimizer.WeightDecay != 0 {
-				origin = max(origin, p.size())
-			}
 		}
 	}
-	m.Optimizer = int64(optim.SlabFloats(sizes, origin)) * 4
+	m.Optimizer = int64(optim.SlabFloats(sizes)) * 4
 	return m, nil
 }
 

@@ -144,7 +144,7 @@ func (t *trainer) bindGroups() {
 		if !p.whole() {
 			t.partial[q] = p
 		} else if f := p.factor; f.Origin != nil {
-			q.Origin = func(dst []float32) { f.Origin(t.backend, dst) }
+			q.Origin = f.Origin
 		}
 	}
 }

@@ -18,11 +18,10 @@ type stepResult struct {
 	maxNorm  normBound
 }
 
-// step makes one update: every micro batch adds its gradients, then the sum is clipped and the optimiser moves the factors. On an error nothing
+// step makes one update: the first micro batch writes the gradients, every other adds its own, then the sum is clipped and the optimiser moves the factors. On an error nothing
 // has moved.
 func (t *trainer) step(ctx context.Context, update int) (stepResult, error) {
 	r := stepResult{lrs: map[string]float64{}}
-	t.network.ZeroGradients(t.backend)
 	clear(t.engine.trainedParts)
 	micros := t.feed.micros(update)
 	for k := range micros {
