@@ -29,7 +29,12 @@ func newMergeCommand(out *output) *cobra.Command {
 			"  lycoris merge --model folder --adapter a.safetensors --adapter b.safetensors:0.5,te=0,blocks=OUT*=0.5 --out merged\n" +
 			"  lycoris merge --adapter a.safetensors --adapter b.safetensors:0.5 --out both.safetensors",
 		Args: noArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error { return runMerge(cmd.Context(), opts, out) },
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if cmd.Flags().Changed("model") && opts.model == "" { // an unset variable of a script: not a wish to join adapters
+				return fault.BadUsage("--model", "is empty").Advise("name a model, or leave out --model to make one adapter of several")
+			}
+			return runMerge(cmd.Context(), opts, out)
+		},
 	}
 	f := cmd.Flags()
 	f.SortFlags = false

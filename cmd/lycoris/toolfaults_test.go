@@ -189,50 +189,55 @@ func file(header string, zeros int) []byte {
 	return append(append(b, header...), make([]byte, zeros)...)
 }
 
-// damaged are files that no tool reads, and the words that say why.
-var damaged = []struct {
+// unreadable is a file that no tool reads, and the words that say why.
+type unreadable struct {
 	name  string
 	data  []byte
 	words string
-}{
-	{"empty", nil, "is not a safetensors file: too short (0 bytes)"},
-	{"seven", []byte("\x10\x00\x00\x00\x00\x00\x00"), "is not a safetensors file: too short (7 bytes)"},
-	{"long", append(binary.LittleEndian.AppendUint64(nil, 5000), "{}"...), "is damaged: header says 5000 bytes, the file has 10"},
-	{"over", append(binary.LittleEndian.AppendUint64(nil, 200_000_000), "{}"...), "header of 200000000 bytes is over the limit of 100000000"},
-	{"list", file(`[1,2,3]`, 0), "header is damaged at byte 8: it does not start with {"},
-	{"null", file(`null`, 0), "header is damaged at byte 8: it does not start with {"},
-	{"latin", file("{\"\xff\xfe\":1}", 0), "header is damaged at byte 10: not UTF-8 text"},
-	{"behind", file(`{} x`, 0), `header is damaged at byte 11: text after the end: found "x"`},
-	{"nested", file(`{"a":{"dtype":{"x":1},"shape":[],"data_offsets":[0,4]}}`, 4), "header is damaged at byte 22"},
-	{"twice", file(`{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"a":{"dtype":"F32","shape":[2],"data_offsets":[8,16]}}`, 16), `"a" stands there twice`},
-	{"field", file(`{"a":{"dtype":"F32","dtype":"F16","shape":[2],"data_offsets":[0,8]}}`, 8), `tensor "a" has "dtype" twice`},
-	{"unknown", file(`{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8],"x":1}}`, 8), `tensor "a" has an unknown field "x"`},
-	{"hole", file(`{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"F32","shape":[2],"data_offsets":[12,20]}}`, 20), `tensor "b": starts at byte 12, a hole of 4 bytes`},
-	{"overlap", file(`{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}}`, 12), `tensor "b": starts at byte 4 and overlaps "a"`},
-	{"reversed", file(`{"a":{"dtype":"F32","shape":[2],"data_offsets":[8,0]}}`, 8), `tensor "a": ends at byte 0 before it starts at 8`},
-	{"beyond", file(`{"a":{"dtype":"F32","shape":[4],"data_offsets":[0,16]}}`, 12), `is damaged: tensor "a" ends at byte 79, the file has 75 (94 %)`},
-	{"more", file(`{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}`, 12), "is damaged: 4 bytes after the last tensor"},
-	{"size", file(`{"a":{"dtype":"F32","shape":[3],"data_offsets":[0,8]}}`, 8), `tensor "a": shape [3] of F32 takes 12 bytes, its offsets 0 to 8 hold 8`},
-	{"product", file(`{"a":{"dtype":"F32","shape":[4611686018427387904,8],"data_offsets":[0,8]}}`, 8), "overflows"},
-	{"void", file(`{"a":{"dtype":"F32","shape":[0,4611686018427387904,8],"data_offsets":[0,0]}}`, 0), "overflows"},
-	{"negative", file(`{"a":{"dtype":"F32","shape":[-2],"data_offsets":[0,8]}}`, 8), "size -2 is not a whole number"},
-	{"float", file(`{"a":{"dtype":"F32","shape":[2.0],"data_offsets":[0,8]}}`, 8), "size 2.0 is not a whole number"},
-	{"type", file(`{"a":{"dtype":"F33","shape":[2],"data_offsets":[0,8]}}`, 8), `element type "F33" is not known`},
-	{"e8m0", file(`{"a":{"dtype":"F8_E8M0","shape":[2],"data_offsets":[0,2]}}`, 2), `element type "F8_E8M0" is not`},
-	{"metadata", file(`{"__metadata__":{"a":1}}`, 0), `metadata "a" is not text`},
-	{"thumbnail", file(`{"__metadata__":{"a":"`+strings.Repeat("x", 17<<20)+`"}}`, 0), `metadata "a" has 17825792 bytes, more than 16777216`},
-	{"lfs", []byte("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"), "is a Git LFS pointer, not a model"},
-	{"page", []byte("<!DOCTYPE html><html><head><title>x</title>"), "is a web page, not a model"},
-	{"answer", []byte(`{"error":"there is no such model here"}`), "is a JSON text, not a model"},
-	{"text", []byte("Access denied, please log in first.\n"), "is a text file, not a model"},
-	{"gguf", []byte("GGUF\x03\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"), "is a GGUF file, not a model"},
-	{"picture", []byte("\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"), "is a picture (PNG), not a model"},
+}
+
+// damaged is a function, for the program's children start with the variables of this package, and one of these files is large.
+func damaged() []unreadable {
+	return []unreadable{
+		{"empty", nil, "is not a safetensors file: too short (0 bytes)"},
+		{"seven", []byte("\x10\x00\x00\x00\x00\x00\x00"), "is not a safetensors file: too short (7 bytes)"},
+		{"long", append(binary.LittleEndian.AppendUint64(nil, 5000), "{}"...), "is damaged: header says 5000 bytes, the file has 10"},
+		{"over", append(binary.LittleEndian.AppendUint64(nil, 200_000_000), "{}"...), "header of 200000000 bytes is over the limit of 100000000"},
+		{"list", file(`[1,2,3]`, 0), "header is damaged at byte 8: it does not start with {"},
+		{"null", file(`null`, 0), "header is damaged at byte 8: it does not start with {"},
+		{"latin", file("{\"\xff\xfe\":1}", 0), "header is damaged at byte 10: not UTF-8 text"},
+		{"behind", file(`{} x`, 0), `header is damaged at byte 11: text after the end: found "x"`},
+		{"nested", file(`{"a":{"dtype":{"x":1},"shape":[],"data_offsets":[0,4]}}`, 4), "header is damaged at byte 22"},
+		{"twice", file(`{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"a":{"dtype":"F32","shape":[2],"data_offsets":[8,16]}}`, 16), `"a" stands there twice`},
+		{"field", file(`{"a":{"dtype":"F32","dtype":"F16","shape":[2],"data_offsets":[0,8]}}`, 8), `tensor "a" has "dtype" twice`},
+		{"unknown", file(`{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8],"x":1}}`, 8), `tensor "a" has an unknown field "x"`},
+		{"hole", file(`{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"F32","shape":[2],"data_offsets":[12,20]}}`, 20), `tensor "b": starts at byte 12, a hole of 4 bytes`},
+		{"overlap", file(`{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]},"b":{"dtype":"F32","shape":[2],"data_offsets":[4,12]}}`, 12), `tensor "b": starts at byte 4 and overlaps "a"`},
+		{"reversed", file(`{"a":{"dtype":"F32","shape":[2],"data_offsets":[8,0]}}`, 8), `tensor "a": ends at byte 0 before it starts at 8`},
+		{"beyond", file(`{"a":{"dtype":"F32","shape":[4],"data_offsets":[0,16]}}`, 12), `is damaged: tensor "a" ends at byte 79, the file has 75 (94 %)`},
+		{"more", file(`{"a":{"dtype":"F32","shape":[2],"data_offsets":[0,8]}}`, 12), "is damaged: 4 bytes after the last tensor"},
+		{"size", file(`{"a":{"dtype":"F32","shape":[3],"data_offsets":[0,8]}}`, 8), `tensor "a": shape [3] of F32 takes 12 bytes, its offsets 0 to 8 hold 8`},
+		{"product", file(`{"a":{"dtype":"F32","shape":[4611686018427387904,8],"data_offsets":[0,8]}}`, 8), "overflows"},
+		{"void", file(`{"a":{"dtype":"F32","shape":[0,4611686018427387904,8],"data_offsets":[0,0]}}`, 0), "overflows"},
+		{"negative", file(`{"a":{"dtype":"F32","shape":[-2],"data_offsets":[0,8]}}`, 8), "size -2 is not a whole number"},
+		{"float", file(`{"a":{"dtype":"F32","shape":[2.0],"data_offsets":[0,8]}}`, 8), "size 2.0 is not a whole number"},
+		{"type", file(`{"a":{"dtype":"F33","shape":[2],"data_offsets":[0,8]}}`, 8), `element type "F33" is not known`},
+		{"e8m0", file(`{"a":{"dtype":"F8_E8M0","shape":[2],"data_offsets":[0,2]}}`, 2), `element type "F8_E8M0" is not`},
+		{"metadata", file(`{"__metadata__":{"a":1}}`, 0), `metadata "a" is not text`},
+		{"thumbnail", file(`{"__metadata__":{"a":"`+strings.Repeat("x", 17<<20)+`"}}`, 0), `metadata "a" has 17825792 bytes, more than 16777216`},
+		{"lfs", []byte("version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"), "is a Git LFS pointer, not a model"},
+		{"page", []byte("<!DOCTYPE html><html><head><title>x</title>"), "is a web page, not a model"},
+		{"answer", []byte(`{"error":"there is no such model here"}`), "is a JSON text, not a model"},
+		{"text", []byte("Access denied, please log in first.\n"), "is a text file, not a model"},
+		{"gguf", []byte("GGUF\x03\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"), "is a GGUF file, not a model"},
+		{"picture", []byte("\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR"), "is a picture (PNG), not a model"},
+	}
 }
 
 // Every tool says of every file that can't be read what is wrong and what to do, and writes nothing.
 func TestToolsRefuseDamagedFiles(t *testing.T) {
 	w := newTools(t)
-	for _, d := range damaged {
+	for _, d := range damaged() {
 		w.write(d.name, d.data)
 		for _, line := range everyTool {
 			w.refused(4, d.words, with(line, d.name)...)

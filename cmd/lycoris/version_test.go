@@ -8,8 +8,8 @@ import (
 	"time"
 )
 
-// The promise is 50 ms on an idle machine (docs of the command line: well under a second). The best of several starts is held to it: it is what the program takes,
-// not what else the machine does. A driver's own start is not counted: no driver is asked for.
+// The promise is 50 ms on an idle machine (docs of the command line: well under a second). Other packages' tests run beside this one, so processor time is held to it, which doesn't
+// count them, and the clock to a second, in which nothing may wait. The best of several starts counts. A driver's own start is not counted: no driver is asked for.
 func TestVersionStartsFast(t *testing.T) {
 	exe, err := os.Executable()
 	if err != nil {
@@ -19,8 +19,8 @@ func TestVersionStartsFast(t *testing.T) {
 	if err := os.Symlink(exe, lycoris); err != nil {
 		t.Fatal(err)
 	}
-	const limit, rounds = 50 * time.Millisecond, 15
-	best := time.Hour
+	const limit, clock, rounds = 50 * time.Millisecond, time.Second, 15
+	best, waited := time.Hour, time.Hour
 	for range rounds {
 		cmd := exec.Command(lycoris, "version")
 		cmd.Env = append(os.Environ(), "LYCORIS_CUDA_DRIVER=/no/driver.so")
@@ -29,11 +29,13 @@ func TestVersionStartsFast(t *testing.T) {
 		if err != nil {
 			t.Fatalf("lycoris version: %v\n%s", err, out)
 		}
-		if best = min(best, time.Since(start)); best < limit {
+		waited = min(waited, time.Since(start))
+		best = min(best, cmd.ProcessState.UserTime()+cmd.ProcessState.SystemTime())
+		if best < limit && waited < clock {
 			break
 		}
 	}
-	if t.Logf("best start: %v", best); best >= limit {
-		t.Errorf("lycoris version takes %v at best of %d, want less than %v", best, rounds, limit)
+	if t.Logf("best start: %v of a processor, %v by the clock", best, waited); best >= limit || waited >= clock {
+		t.Errorf("lycoris version takes %v of a processor and %v by the clock at best of %d, want less than %v and %v", best, waited, rounds, limit, clock)
 	}
 }

@@ -276,6 +276,7 @@ func (j *joiner) terms() ([][]term, error) {
 		if err != nil {
 			return nil, err
 		}
+		var far farOut
 		for _, m := range a.adapter.Modules {
 			c := string(m.Layer.Component)
 			weight := a.Source.Weight * weigh.partWeight(a.Source, c)
@@ -287,12 +288,15 @@ func (j *joiner) terms() ([][]term, error) {
 				continue
 			}
 			if math.Abs(weight) > 10 {
-				j.report.warn("%s: weight %g of %q is far outside the usual", a.Source.Path, weight, j.layers.Module(m.Layer, loose.Kohya))
+				far.add(weight, j.layers.Module(m.Layer, loose.Kohya))
 			}
 			a.Modules[c]++
 			a.Algorithms[m.Algo.Name]++
 			i := place[layerKey(m.Layer)]
 			by[i] = append(by[i], term{a, m, weight})
+		}
+		if far.modules > 0 {
+			j.report.warn("%s: %s", a.Source.Path, far)
 		}
 	}
 	return slices.DeleteFunc(by, func(t []term) bool { return len(t) == 0 }), nil

@@ -163,6 +163,7 @@ func (p *Plan) addAdapter(s Source, uses map[string][]use) error {
 	if err != nil {
 		return err
 	}
+	var far farOut
 	for _, m := range f.Modules {
 		c := string(m.Target.Component)
 		weight := s.Weight * p.partWeight(s, c)
@@ -174,13 +175,16 @@ func (p *Plan) addAdapter(s Source, uses map[string][]use) error {
 			continue
 		}
 		if math.Abs(weight) > 10 {
-			p.warn("%s: weight %g of %q is far outside the usual", s.Path, weight, m.Target.Name)
+			far.add(weight, m.Target.Name)
 		}
 		if err := a.use(m, weight, uses); err != nil {
 			return err
 		}
 		a.Modules[c]++
 		a.Algorithms[m.Algorithm]++
+	}
+	if far.modules > 0 {
+		p.warn("%s: %s", s.Path, far)
 	}
 	if len(a.Modules) == 0 {
 		p.warn("%s: no module is merged: every weight is 0 or its part is left out", s.Path)
