@@ -253,7 +253,7 @@ func TestFullDisk(t *testing.T) {
 	}
 	const room, inodes = 64 << 10, 1000
 	if err := resize(room, inodes); err != nil {
-		t.Skipf("no file system can be mounted: %v", err)
+		t.Skipf("a full disk needs a tmpfs of its own, and this machine lets no process mount one: %v", err)
 	}
 	set := func(kib, inodes int) {
 		t.Helper()
@@ -336,10 +336,10 @@ func ownMounts(t *testing.T) {
 	var exit *exec.ExitError
 	switch {
 	case err != nil && !errors.As(err, &exit):
-		t.Skipf("no process with mounts of its own can be started: %v", err)
+		t.Skipf("a full disk needs a process with mounts of its own (user namespaces), which this machine refuses: %v", err)
 	case err != nil:
 		t.Errorf("%v\n%s", err, out)
 	case bytes.Contains(out, []byte("--- SKIP")):
-		t.Skipf("%s", out)
+		t.Skipf("the process with mounts of its own skipped it:\n%s", out)
 	}
 }

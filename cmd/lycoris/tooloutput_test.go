@@ -232,7 +232,7 @@ func TestToolsFullDisk(t *testing.T) {
 		t.Fatal(err)
 	}
 	if err := unix.Mount("lycoris-test", disk, "tmpfs", 0, "size=16k,nr_inodes=100"); err != nil {
-		t.Skipf("no file system can be mounted: %v", err)
+		t.Skipf("a full disk needs a tmpfs of its own, and this machine lets no process mount one: %v", err)
 	}
 	defer unix.Unmount(disk, unix.MNT_DETACH)
 	fails := func(words string) {

@@ -17,6 +17,7 @@ import (
 	"lycoris/internal/fault"
 	"lycoris/internal/modelfile"
 	"lycoris/internal/tensor"
+	"lycoris/internal/testutil"
 	"lycoris/internal/testutil/tinymodel"
 )
 
@@ -30,27 +31,10 @@ func carry(t *testing.T, in, out, to string) *convert.Report {
 	return r
 }
 
-// contents reads a file.
-func contents(t *testing.T, path string) map[string]tensor.Tensor {
-	t.Helper()
-	f, err := tensor.OpenFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	all := map[string]tensor.Tensor{}
-	for _, n := range f.Names() {
-		if all[n], err = f.Read(n); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return all
-}
-
 // sameFiles fails unless two files hold the same bits under the same names; names in except may be in a only.
 func sameFiles(t *testing.T, a, b string, except ...string) {
 	t.Helper()
-	one, two := contents(t, a), contents(t, b)
+	one, two := testutil.Tensors(t, a), testutil.Tensors(t, b)
 	for name, x := range one {
 		y, ok := two[name]
 		switch {
@@ -123,7 +107,7 @@ func TestContainerNames(t *testing.T) {
 	vae := filepath.Join(folder, "vae", "diffusion_pytorch_model.safetensors")
 	var all []tensor.Named
 	old := strings.NewReplacer("0.to_q.", "0.query.", "0.to_k.", "0.key.", "0.to_v.", "0.value.", "0.to_out.0.", "0.proj_attn.")
-	for name, x := range contents(t, vae) {
+	for name, x := range testutil.Tensors(t, vae) {
 		all = append(all, tensor.Named{Name: old.Replace(name), Tensor: x})
 	}
 	if err := tensor.WriteFile(vae, all, nil); err != nil {
@@ -193,12 +177,12 @@ func TestContainersFamilies(t *testing.T) {
 			if m.Family != name {
 				t.Errorf("the folder is of %s", m.Family)
 			}
-			whole := contents(t, file)
+			whole := testutil.Tensors(t, file)
 			fused, part, prefix := "text_encoder", "text_encoder", "cond_stage_model.model."
 			if name == "sdxl" {
 				fused, part, prefix = "text_encoder_2", "text_encoder_2", "conditioner.embedders.1.model."
 			}
-			text := contents(t, filepath.Join(folder, part, "model.safetensors"))
+			text := testutil.Tensors(t, filepath.Join(folder, part, "model.safetensors"))
 			in, k := whole[prefix+"transformer.resblocks.1.attn.in_proj_weight"], text["text_model.encoder.layers.1.self_attn.k_proj.weight"]
 			if third := len(in.Data) / 3; !bytes.Equal(k.Data, in.Data[third:2*third]) || !slices.Equal(k.Shape, []int{12, 12}) {
 				t.Errorf("%s: k_proj is %v", fused, k.Shape)
@@ -224,7 +208,7 @@ func TestContainersFamilies(t *testing.T) {
 				if r := carry(t, folder, bare, "ldm"); len(r.Notes) != 1 || !strings.Contains(r.Notes[0], "is a copy of the one before") {
 					t.Errorf("notes %q", r.Notes)
 				}
-				got := contents(t, bare)
+				got := testutil.Tensors(t, bare)
 				a, b := got[prefix+"transformer.resblocks.1.mlp.c_fc.weight"], got[prefix+"transformer.resblocks.2.mlp.c_fc.weight"]
 				if len(a.Data) == 0 || !bytes.Equal(a.Data, b.Data) {
 					t.Error("the last layer is no copy")
@@ -245,7 +229,7 @@ func TestContainerCast(t *testing.T) {
 		t.Fatal(err)
 	}
 	for part, want := range map[string]tensor.DType{"unet/diffusion_pytorch_model": tensor.F32, "vae/diffusion_pytorch_model": tensor.F16, "text_encoder/model": tensor.F32} {
-		for name, x := range contents(t, filepath.Join(folder, part+".safetensors")) {
+		for name, x := range testutil.Tensors(t, filepath.Join(folder, part+".safetensors")) {
 			if x.DType != want {
 				t.Errorf("%s: %q is %s, want %s", part, name, x.DType, want)
 			}
@@ -264,7 +248,7 @@ func TestContainerLike(t *testing.T) {
 	}
 	bare := filepath.Join(dir, "bare.safetensors") // says nothing about heads and groups
 	var all []tensor.Named
-	for name, x := range contents(t, file) {
+	for name, x := range testutil.Tensors(t, file) {
 		all = append(all, tensor.Named{Name: name, Tensor: x})
 	}
 	if err := tensor.WriteFile(bare, all, nil); err != nil {

@@ -185,7 +185,7 @@ func TestCacheUnwritable(t *testing.T) {
 
 func TestCacheFullDisk(t *testing.T) {
 	if runtime.GOOS != "linux" {
-		t.Skip("/dev/full is Linux's")
+		t.Skip("a full disk is played by /dev/full, which only Linux has")
 	}
 	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
 	if err != nil {

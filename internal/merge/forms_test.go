@@ -16,6 +16,7 @@ import (
 	"lycoris/internal/kernels/ref"
 	"lycoris/internal/merge"
 	"lycoris/internal/tensor"
+	"lycoris/internal/testutil"
 	"lycoris/internal/testutil/tinymodel"
 )
 
@@ -44,7 +45,7 @@ func refused(t *testing.T, name string, o merge.Options, kind fault.Kind, words 
 // TestVariant: of a folder with two forms of its weights the one that is named is merged and is all that the new folder has; a component without it takes the usual one, the UNet must have it.
 func TestVariant(t *testing.T) {
 	path := tiny(t, tinymodel.Options{Layout: checkpoint.Folder})
-	weights := readAll(t, filepath.Join(path, "unet", "diffusion_pytorch_model.safetensors"))
+	weights := testutil.Tensors(t, filepath.Join(path, "unet", "diffusion_pytorch_model.safetensors"))
 	var other []tensor.Named
 	for name, v := range weights {
 		x := v.Float32()
@@ -57,7 +58,7 @@ func TestVariant(t *testing.T) {
 		t.Fatal(err)
 	}
 	a := save(t, loraFor(map[string][2]int{toQ: {32, 32}, "lora_te_text_model_encoder_layers_0_mlp_fc1": {64, 32}}))
-	if got := readAll(t, filepath.Join(path, "text_encoder", "model.safetensors"))["text_model.encoder.layers.0.mlp.fc1.weight"].Shape; got[0] != 64 || got[1] != 32 {
+	if got := testutil.Tensors(t, filepath.Join(path, "text_encoder", "model.safetensors"))["text_model.encoder.layers.0.mlp.fc1.weight"].Shape; got[0] != 64 || got[1] != 32 {
 		a = save(t, loraFor(map[string][2]int{toQ: {32, 32}, "lora_te_text_model_encoder_layers_0_mlp_fc1": {got[0], got[1]}}))
 	}
 	o := options(path, filepath.Join(t.TempDir(), "out"), merge.Source{Path: a, Weight: 0.5})
@@ -70,7 +71,7 @@ func TestVariant(t *testing.T) {
 	if _, err := os.Stat(filepath.Join(o.Out, "text_encoder", "model.safetensors")); err != nil {
 		t.Error(err)
 	}
-	got, lora := readAll(t, files[0]), readAll(t, a)
+	got, lora := testutil.Tensors(t, files[0]), testutil.Tensors(t, a)
 	name := "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q.weight"
 	up, down, w := lora[toQ+".lora_up.weight"].Float32(), lora[toQ+".lora_down.weight"].Float32(), weights[name].Float32()
 	for i, v := range got[name].Float32() {
@@ -101,7 +102,7 @@ func TestVAEDType(t *testing.T) {
 		}
 		vae, rest := 0, 0
 		for _, file := range files {
-			for name, v := range readAll(t, file) {
+			for name, v := range testutil.Tensors(t, file) {
 				switch {
 				case strings.HasPrefix(name, "first_stage_model.") || filepath.Base(filepath.Dir(file)) == "vae":
 					if vae++; v.DType != tensor.BF16 {
@@ -133,7 +134,7 @@ func TestSaturate(t *testing.T) {
 	refused(t, "overflow", o, fault.Failed, "which F16 can't hold")
 	o.Saturate = true
 	res := run(t, o, ref.Open())
-	w, got, down := readAll(t, path)[toQLDM].Float32(), readAll(t, o.Out)[toQLDM].Float32(), huge[1].Float32()
+	w, got, down := testutil.Tensors(t, path)[toQLDM].Float32(), testutil.Tensors(t, o.Out)[toQLDM].Float32(), huge[1].Float32()
 	clamped := 0
 	for i := range got {
 		v := float64(w[i]) + float64(up[i/32*2])*float64(down[i%32]) + float64(up[i/32*2+1])*float64(down[32+i%32])
@@ -155,14 +156,14 @@ func TestSaturate(t *testing.T) {
 func TestEightBit(t *testing.T) {
 	path := tiny(t, tinymodel.Options{})
 	a := save(t, loraFor(map[string][2]int{toQ: {32, 32}}))
-	lora := readAll(t, a)
+	lora := testutil.Tensors(t, a)
 	up, down := lora[toQ+".lora_up.weight"].Float32(), lora[toQ+".lora_down.weight"].Float32()
 	for _, d := range []tensor.DType{tensor.F8E4M3, tensor.F8E5M2} {
 		for _, scale := range []float64{1, 0.0625, 0.7} {
 			var all []tensor.Named
 			codes := map[string][]byte{}
 			factor := float64(float32(scale))
-			model := readAll(t, path)
+			model := testutil.Tensors(t, path)
 			for i, name := range sortedNames(model) {
 				v := model[name]
 				if strings.HasPrefix(name, "model.diffusion_model.") && len(v.Shape) == 2 {
@@ -196,7 +197,7 @@ func TestEightBit(t *testing.T) {
 				o.DType = tensor.F32
 			}
 			run(t, o, ref.Open())
-			got := readAll(t, o.Out)
+			got := testutil.Tensors(t, o.Out)
 			for name, v := range got {
 				if strings.Contains(name, "scale") && strings.Contains(name, "weight") || name == "scaled_fp8" || v.DType.IsF8() {
 					t.Fatalf("%s is still there (%s)", name, v.DType)
@@ -258,7 +259,7 @@ func TestEmbeddings(t *testing.T) {
 		t.Errorf("wrote %v", res.Emitted)
 	}
 	for file, keys := range map[string][]string{"cat": {"emb_params"}, "dog": {"clip_g", "clip_l"}} {
-		got := readAll(t, filepath.Join(folder, file+".safetensors"))
+		got := testutil.Tensors(t, filepath.Join(folder, file+".safetensors"))
 		if !slices.Equal(sortedNames(got), keys) || string(got[keys[0]].Data) != string(vector.Data) {
 			t.Errorf("%s holds %v", file, sortedNames(got))
 		}
@@ -278,7 +279,7 @@ func TestLoss(t *testing.T) {
 		min, max float64
 	}{{tensor.F16, 0.1, 0.001, 0.004}, {tensor.BF16, 0.01, 0.1, 0.25}, {tensor.BF16, 0.003, 0.35, 0.6}, {tensor.F32, 0.01, 0, 1e-5}} {
 		path := tiny(t, tinymodel.Options{DType: c.d})
-		w := readAll(t, path)[toQLDM].Float32()
+		w := testutil.Tensors(t, path)[toQLDM].Float32()
 		lora := loraFor(map[string][2]int{toQ: {32, 32}})
 		up, down := lora[0].Float32(), lora[1].Float32()
 		var size, change float64
@@ -290,7 +291,7 @@ func TestLoss(t *testing.T) {
 		o := options(path, filepath.Join(t.TempDir(), "out.safetensors"), merge.Source{Path: save(t, lora), Weight: weight})
 		res := run(t, o, ref.Open())
 		var lost float64
-		for i, v := range readAll(t, o.Out)[toQLDM].Float32() {
+		for i, v := range testutil.Tensors(t, o.Out)[toQLDM].Float32() {
 			exact := float64(w[i]) + weight*(float64(up[i/32*2])*float64(down[i%32])+float64(up[i/32*2+1])*float64(down[32+i%32]))
 			lost += (float64(v) - exact) * (float64(v) - exact)
 		}
@@ -326,7 +327,7 @@ func TestPeers(t *testing.T) {
 	ids := tensor.Named{Name: "cond_stage_model.transformer.text_model.embeddings.position_ids", Tensor: tensor.FromInt64([]int{1, 3}, []int64{0, 1, 2})}
 	var all []tensor.Named
 	half := tiny(t, tinymodel.Options{})
-	tensors := readAll(t, half)
+	tensors := testutil.Tensors(t, half)
 	for _, name := range sortedNames(tensors) {
 		all = append(all, tensor.Named{Name: name, Tensor: tensors[name]})
 	}
@@ -351,7 +352,7 @@ func TestPeers(t *testing.T) {
 			t.Errorf("%v: %d names, metadata %v", c.meta, len(after.Names()), after.Metadata())
 		}
 		changed := []string{}
-		old, now := readAll(t, with), readAll(t, o.Out)
+		old, now := testutil.Tensors(t, with), testutil.Tensors(t, o.Out)
 		for _, name := range before.Names() {
 			x, y := old[name], now[name]
 			if x.DType != y.DType || !slices.Equal(x.Shape, y.Shape) {

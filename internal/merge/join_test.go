@@ -18,6 +18,7 @@ import (
 	"lycoris/internal/merge"
 	"lycoris/internal/network"
 	"lycoris/internal/tensor"
+	"lycoris/internal/testutil"
 	"lycoris/internal/testutil/tinymodel"
 )
 
@@ -184,12 +185,12 @@ func TestJoinRanks(t *testing.T) {
 			t.Errorf("%s: rank %d, error %g", l.Name, l.Rank, l.Error)
 		}
 	}
-	for name, tensors := range readAll(t, o.Out) { // [O,R]
+	for name, tensors := range testutil.Tensors(t, o.Out) { // [O,R]
 		if strings.HasSuffix(name, "lora_up.weight") && tensors.Shape[1] > tensors.Shape[0] {
 			t.Errorf("%s has shape %v: more ranks than outputs", name, tensors.Shape)
 		}
 		if strings.HasSuffix(name, "alpha") && !strings.HasPrefix(name, "bundle") {
-			up := readAll(t, o.Out)[strings.TrimSuffix(name, "alpha")+"lora_up.weight"]
+			up := testutil.Tensors(t, o.Out)[strings.TrimSuffix(name, "alpha")+"lora_up.weight"]
 			if float64(tensors.Float32()[0]) != float64(up.Shape[1]) {
 				t.Errorf("%s is %v beside rank %d", name, tensors.Float32(), up.Shape[1])
 			}
@@ -255,7 +256,7 @@ func TestJoinKron(t *testing.T) {
 	for name, o := range map[string]algos.Options{"whole": {Rank: 2, FullMatrix: true}, "split": {Rank: 2, Alpha: 1, Factor: 2}} {
 		one := makeAdapter(t, base, &algos.LoKr, o)
 		var again []tensor.Named
-		for n, v := range readAll(t, one) {
+		for n, v := range testutil.Tensors(t, one) {
 			if !strings.HasSuffix(n, "lokr_w1") && !strings.HasSuffix(n, "alpha") {
 				x := v.Float32()
 				for i := range x {
@@ -308,7 +309,7 @@ func TestJoinOnBase(t *testing.T) {
 		there, both := filepath.Join(t.TempDir(), "there.safetensors"), filepath.Join(t.TempDir(), "both.safetensors")
 		run(t, options(path, there, merge.Source{Path: o.Out, Weight: 1}), ref.Open())
 		run(t, options(path, both, o.Adapters...), ref.Open())
-		x, y, before := readAll(t, there), readAll(t, both), readAll(t, path)
+		x, y, before := testutil.Tensors(t, there), testutil.Tensors(t, both), testutil.Tensors(t, path)
 		var d, size float64
 		for n := range y {
 			a, b, w := x[n].Float32(), y[n].Float32(), before[n].Float32()
@@ -328,7 +329,7 @@ func TestJoinIA3(t *testing.T) {
 	file := makeAdapter(t, base, &algos.IA3, algos.Options{})
 	o := joinOptions(filepath.Join(t.TempDir(), "out.safetensors"), merge.Source{Path: file, Weight: 0.5}, merge.Source{Path: file, Weight: -2})
 	join(t, o)
-	got, one := readAll(t, o.Out), readAll(t, file)
+	got, one := testutil.Tensors(t, o.Out), testutil.Tensors(t, file)
 	checked := 0
 	for name, v := range one {
 		if !strings.HasSuffix(name, ".weight") {
@@ -360,7 +361,7 @@ func TestJoinWeights(t *testing.T) {
 	file := makeAdapter(t, base, &algos.LoRA, algos.Options{Rank: 2, Alpha: 1})
 	var dotted []tensor.Named
 	for _, x := range network.Targets(base) {
-		tensors := readAll(t, file)
+		tensors := testutil.Tensors(t, file)
 		down, ok := tensors[x.Name+".lora_down.weight"]
 		if !ok {
 			continue
@@ -400,7 +401,7 @@ func TestJoinWeights(t *testing.T) {
 	if d, size := distance(t, changes(t, base, o.Out, 1, nil), want); d > 1e-6*size {
 		t.Errorf("off by %g of %g", d, size)
 	}
-	for name, v := range readAll(t, o.Out) {
+	for name, v := range testutil.Tensors(t, o.Out) {
 		if !strings.HasPrefix(name, "lora_") || v.DType != tensor.F32 && !strings.Contains(name, "mid_block") {
 			t.Errorf("%s is %s", name, v.DType)
 		}

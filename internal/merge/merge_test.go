@@ -23,6 +23,7 @@ import (
 	"lycoris/internal/network"
 	"lycoris/internal/rng"
 	"lycoris/internal/tensor"
+	"lycoris/internal/testutil"
 	"lycoris/internal/testutil/tinymodel"
 )
 
@@ -285,7 +286,7 @@ func TestExact(t *testing.T) {
 		out := filepath.Join(t.TempDir(), "out.safetensors")
 		run(t, options(path, out, merge.Source{Path: one, Weight: 0.3}, merge.Source{Path: two, Weight: -2}), b)
 		merged := openBase(t, out)
-		first, second := readAll(t, one), readAll(t, two)
+		first, second := testutil.Tensors(t, one), testutil.Tensors(t, two)
 		checked := 0
 		for _, target := range network.Targets(base) {
 			if !slices.Contains(layers, target.Path) || target.IsNorm() {
@@ -350,22 +351,6 @@ func hash(t *testing.T, path string) string {
 		t.Fatal(err)
 	}
 	return h
-}
-
-func readAll(t *testing.T, path string) map[string]tensor.Tensor {
-	t.Helper()
-	f, err := tensor.OpenFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	all := map[string]tensor.Tensor{}
-	for _, name := range f.Names() {
-		if all[name], err = f.Read(name); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return all
 }
 
 // TestBackAgain: a merge and one at the opposite weight give the base back within two roundings.
@@ -434,7 +419,7 @@ func TestFused(t *testing.T) {
 			a := save(t, loraFor(modules))
 			out := filepath.Join(t.TempDir(), "out.safetensors")
 			run(t, options(path, out, merge.Source{Path: a, Weight: 0.5}), ref.Open())
-			before, after, lora := readAll(t, path), readAll(t, out), readAll(t, a)
+			before, after, lora := testutil.Tensors(t, path), testutil.Tensors(t, out), testutil.Tensors(t, a)
 			fin, _ := tensor.OpenFile(path)
 			fout, _ := tensor.OpenFile(out)
 			defer fin.Close()
@@ -481,13 +466,13 @@ func TestFused(t *testing.T) {
 			o := options(path, filepath.Join(t.TempDir(), "ema.safetensors"), merge.Source{Path: a, Weight: 0.5})
 			o.EMA = merge.EMAMerge
 			run(t, o, ref.Open())
-			merged, now := "model_ema.diffusion_modelmiddle_block1proj_inweight", readAll(t, o.Out)
+			merged, now := "model_ema.diffusion_modelmiddle_block1proj_inweight", testutil.Tensors(t, o.Out)
 			if string(now[merged].Data) == string(before[merged].Data) || now[merged].DType != tensor.F32 {
 				t.Error("the average did not change")
 			}
 			o.EMA, o.Out, o.DType = merge.EMADrop, filepath.Join(t.TempDir(), "drop.safetensors"), tensor.F32
 			run(t, o, ref.Open())
-			now = readAll(t, o.Out)
+			now = testutil.Tensors(t, o.Out)
 			if _, ok := now[merged]; ok || now["first_stage_model.encoder.conv_in.weight"].DType != tensor.BF16 || now["model.diffusion_model.out.2.weight"].DType != tensor.F32 {
 				t.Error("averages left, the VAE cast, or the UNet not")
 			}

@@ -212,7 +212,7 @@ func TestFewerRanks(t *testing.T) {
 func TestLoKrIsBest(t *testing.T) {
 	in := adapterFile(t, &algos.LoKr, algos.Options{Rank: 2, Alpha: 1, Factor: 2, FullMatrix: true}, nil, tensor.F32)
 	out, r := resized(t, Options{In: in, Dim: 3})
-	before, after := fileTensors(t, in), fileTensors(t, out)
+	before, after := testutil.Tensors(t, in), testutil.Tensors(t, out)
 	for _, m := range r.Modules {
 		w1, w2 := before[m.Name+".lokr_w1"], before[m.Name+".lokr_w2"]
 		if !bytes.Equal(w1.Data, after[m.Name+".lokr_w1"].Data) {
@@ -227,22 +227,6 @@ func TestLoKrIsBest(t *testing.T) {
 			t.Errorf("%s: alpha %v, want 3: two factors have one, the whole had none", m.Name, values(a))
 		}
 	}
-}
-
-func fileTensors(t *testing.T, path string) map[string]tensor.Tensor {
-	t.Helper()
-	f, err := tensor.OpenFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer f.Close()
-	all := map[string]tensor.Tensor{}
-	for _, name := range f.Names() {
-		if all[name], err = f.Read(name); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return all
 }
 
 // alpha is the rank, or such that alpha/rank is what it was; both factors are equally long; an alpha of 0 stays; a negative one is in the factors.
@@ -272,7 +256,7 @@ func TestAlpha(t *testing.T) {
 	}{{[]float32{1}, false, 2}, {[]float32{1}, true, 0.5}, {nil, false, 2}, {nil, true, 2}, {[]float32{-3}, false, 2}, {[]float32{-3}, true, -1.5}, {[]float32{0}, false, 0}, {[]float32{0}, true, 0}} {
 		in := module(c.alpha...)
 		out, r := resized(t, Options{In: in, Dim: 2, KeepScale: c.keep})
-		after := fileTensors(t, out)
+		after := testutil.Tensors(t, out)
 		if a := values(after[target.Name+".alpha"])[0]; a != c.want {
 			t.Errorf("alpha %v, keep %t: %v, want %v", c.alpha, c.keep, a, c.want)
 		}
@@ -304,7 +288,7 @@ func TestCaps(t *testing.T) {
 	} {
 		c.o.In = in
 		out, r := resized(t, c.o)
-		after := fileTensors(t, out)
+		after := testutil.Tensors(t, out)
 		for i, want := range c.want {
 			down, up := after[targets[i].Name+".lora_down.weight"].Shape, after[targets[i].Name+".lora_up.weight"].Shape
 			if r.Modules[i].Rank != want || down[0] != want || up[1] != want || len(up) != len(down) || !slices.Equal(down[1:], targets[i].Shape[1:]) {
@@ -420,7 +404,7 @@ func TestDoRA(t *testing.T) {
 		in := adapterFile(t, c.algo, c.o, nil, tensor.F32)
 		all, _ := resized(t, Options{In: in, Rule: MaxError})
 		out, r := resized(t, Options{In: in, Dim: 1})
-		before, after := fileTensors(t, in), fileTensors(t, out)
+		before, after := testutil.Tensors(t, in), testutil.Tensors(t, out)
 		want, got := changes(t, in), changes(t, all)
 		for _, m := range r.Modules {
 			x, y := before[m.Name+".dora_scale"], after[m.Name+".dora_scale"]
@@ -451,7 +435,7 @@ func TestOthersAreCopied(t *testing.T) {
 	all = append(all, tensor.Named{Name: "bundle_emb.word.vector", Tensor: tensor.FromFloat32(tensor.F16, []int{2}, []float32{1, 2})})
 	in := saved(t, all, nil, tensor.F16)
 	out, r := resized(t, Options{In: in, Dim: 2})
-	before, after := fileTensors(t, in), fileTensors(t, out)
+	before, after := testutil.Tensors(t, in), testutil.Tensors(t, out)
 	for _, name := range []string{targets[1].Name + ".diff", "bundle_emb.word.vector"} {
 		if !bytes.Equal(before[name].Data, after[name].Data) || before[name].DType != after[name].DType {
 			t.Errorf("%s changed", name)
@@ -464,7 +448,7 @@ func TestOthersAreCopied(t *testing.T) {
 		t.Errorf("factors are %s, were F16", d)
 	}
 	wide, _ := resized(t, Options{In: in, Dim: 2, DType: tensor.BF16})
-	for name, x := range fileTensors(t, wide) {
+	for name, x := range testutil.Tensors(t, wide) {
 		want := tensor.BF16
 		switch {
 		case strings.HasSuffix(name, ".alpha"):
@@ -583,7 +567,7 @@ func TestPeftNames(t *testing.T) {
 	}
 	for _, dim := range []int{2, 4} {
 		out, r := resized(t, Options{In: dir, Dim: dim})
-		after := fileTensors(t, out)
+		after := testutil.Tensors(t, out)
 		if len(after) != 2 {
 			t.Fatalf("%d tensors: %v", len(after), sortedKeys(after))
 		}
@@ -612,7 +596,7 @@ func TestRefused(t *testing.T) {
 	tucker := adapterFile(t, &algos.LoRA, algos.Options{Rank: 6, Tucker: true}, nil, tensor.F32)
 	damaged := func(path, suffix string, change func(*tensor.Tensor)) string {
 		var all []tensor.Named
-		for name, x := range fileTensors(t, path) {
+		for name, x := range testutil.Tensors(t, path) {
 			if strings.HasSuffix(name, suffix) {
 				change(&x)
 			}
