@@ -57,20 +57,7 @@ func changes(t testing.TB, base *checkpoint.Model, path string, c float64, sum m
 			sum[name][i] += c * float64(x)
 		}
 	}
-	for _, a := range n.Adapters {
-		w, err := network.Frozen(base)(a.Target())
-		if err != nil {
-			t.Fatal(err)
-		}
-		delta, err := algos.Change(ref.Open(), a, tensor.FromFloat32(tensor.F32, a.Target().Shape, w))
-		if err != nil {
-			t.Fatal(err)
-		}
-		add(a.Target().Path+".weight", delta)
-		if b, ok := a.(algos.BiasChanger); ok && b.BiasChange() != nil {
-			add(a.Target().Path+".bias", b.BiasChange())
-		}
-	}
+	eachChange(t, n, base, add)
 	return sum
 }
 

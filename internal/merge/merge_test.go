@@ -195,6 +195,13 @@ func byDefinition(t *testing.T, base *checkpoint.Model, path string, strength, t
 		}
 		want[name] = values
 	}
+	eachChange(t, n, base, sum)
+	return want
+}
+
+// eachChange calls use with the name and the change, by algos.Change, of every weight and bias that an adapter of n moves.
+func eachChange(t testing.TB, n *algos.Network, base *checkpoint.Model, use func(name string, delta []float32)) {
+	t.Helper()
 	for _, a := range n.Adapters {
 		w, err := network.Frozen(base)(a.Target())
 		if err != nil {
@@ -204,12 +211,11 @@ func byDefinition(t *testing.T, base *checkpoint.Model, path string, strength, t
 		if err != nil {
 			t.Fatal(err)
 		}
-		sum(a.Target().Path+".weight", delta)
+		use(a.Target().Path+".weight", delta)
 		if b, ok := a.(algos.BiasChanger); ok && b.BiasChange() != nil {
-			sum(a.Target().Path+".bias", b.BiasChange())
+			use(a.Target().Path+".bias", b.BiasChange())
 		}
 	}
-	return want
 }
 
 // TestAlgorithms: for every algorithm and its forms, file and folder, F16 and F32: merged weights are base + algos.Change, rounded once; nothing else changes.
